@@ -1,0 +1,82 @@
+// Loads the compiled burst loops over an arena's memory. One instance serves every queue and channel of a worker:
+// all state lives in the structures of memory/layout.ts, whose addresses the calls take.
+import { readFileSync } from 'node:fs';
+
+/** The module's exports. Addresses and handles are byte offsets in the memory it was made with; counts are items. */
+export interface Datapath {
+  /** Takes the indices that the ring's control pages hold; interrupts from the peer are masked. */
+  endInit(end: number): void;
+  /** Writes one in-band (6) or completion (11) packet and publishes it. 0 = no room. */
+  ringSend(end: number, type: number, flags: number, idLow: number, idHigh: number, payload: number, bytes: number): number;
+  /** Masks the peer's interrupts while we poll. */
+  ringMask(end: number): void;
+  /** Unmasks; true when something arrived meanwhile, so that the caller must not sleep. */
+  ringUnmask(end: number): number;
+  /** Bytes that wait to be read, unchecked. */
+  ringReadable(end: number): number;
+
+  poolInit(pool: number): void;
+  /** Takes up to `count` reset buffers; handles go to the u32 array at `handles`. Returns how many. */
+  poolGet(pool: number, handles: number, count: number): number;
+  /** Returns mbuf chains to their pools. */
+  mbufFree(handles: number, count: number): void;
+
+  /** Sends up to `count` mbuf chains; returns how many were taken (the driver owns those from then on). */
+  guestSend(queue: number, handles: number, count: number): number;
+  /** Handles up to about `max` received packets: their mbufs go to `handles`, which must hold `max` entries. */
+  guestPoll(queue: number, handles: number, max: number): number;
+  /** Writes waiting receive completions. Returns how many still wait. */
+  guestFlush(queue: number): number;
+  /** Frees every buffer that the queue holds (sends in flight, packet under assembly): the channel is closed. */
+  guestAbandon(queue: number): void;
+
+  /** Makes every suballocation free. */
+  hostReset(channel: number): void;
+  /** Reads the guest's ring: frames of data messages go to the channel's FRAME table, the rest to events. */
+  hostPoll(channel: number, maxFrames: number): number;
+  /** Completes the messages of the last poll. Returns how many completions still wait for room. */
+  hostComplete(channel: number): number;
+  /** Delivers frames (u32 array of FRAME addresses) to the guest; returns how many went, the rest were dropped and counted. */
+  hostSend(channel: number, frames: number, count: number): number;
+  /** Sends an RNDIS control message (at `message`) through a control suballocation. 0 = none free or ring full. */
+  hostSendControl(channel: number, message: number, bytes: number): number;
+
+  copy(destination: number, source: number, bytes: number): void;
+  /** Copies a FRAME's bytes to one place. */
+  frameGather(frame: number, destination: number): void;
+  /** Internet checksum: the one's-complement sum of the bytes plus `seed`, folded to 16 bits, not inverted. */
+  checksum(address: number, bytes: number, seed: number): number;
+  /** Fills in the checksums that `flags` (PACKET_FLAG TX_*) ask for in the packet at `address`. 1 = done, 0 = not a packet that has them. */
+  checksumFinish(address: number, bytes: number, flags: number, l4Offset: number): number;
+  /** 1 when every checksum of the packet that can be checked is right, 0 when one is wrong, 2 when there is none. */
+  checksumVerify(address: number, bytes: number): number;
+  /** Cuts a TSO packet into segments of `mss` payload bytes, checksums filled in. Segment i goes to output + i * stride, its length to
+   *  the u32 array `lengths`. Returns how many, or 0 when the packet is malformed or more than `max` would be needed. */
+  segment(address: number, bytes: number, l4Offset: number, mss: number, output: number, stride: number, lengths: number, max: number): number;
+  /** Toeplitz hash of `bytes` input bytes (at most 36) under the 40-byte key at `key`. */
+  toeplitz(key: number, input: number, bytes: number): number;
+  /** Reads the virtio_net_hdr (VNET_HEADER_BYTES before `data`) of a packet from a TAP into the mbuf's cells; takes an 802.1Q tag out
+   *  of the data. `bytes` counts header and packet. 0 = header and packet disagree; the mbuf is left for the caller to free. */
+  vnetToMbuf(mbuf: number, bytes: number): number;
+  /** Writes the virtio_net_hdr in front of a one-segment mbuf's data (tag put back into the data). Returns the address to write from. */
+  mbufToVnet(mbuf: number): number;
+  /** The same for a host FRAME of one fragment. */
+  vnetToFrame(frame: number, fragment: number, address: number, bytes: number): number;
+  /** Gathers a FRAME behind a virtio_net_hdr at `destination`. Returns bytes written. */
+  frameToVnet(frame: number, destination: number): number;
+}
+
+/** Bytes of the virtio_net_hdr that TAP devices are set to (with num_buffers). */
+export const VNET_HEADER_BYTES = 12;
+
+let compiled: WebAssembly.Module | undefined;
+
+/** An instance over `memory` (shared, initial = maximum). Compiles once per thread. */
+export function createDatapath(memory: WebAssembly.Memory): Datapath {
+  compiled ??= new WebAssembly.Module(readFileSync(new URL('./datapath.wasm', import.meta.url)));
+  const abort = (_message: number, _file: number, line: number, column: number) => {
+    throw new Error(`datapath aborted at ${line}:${column}`);
+  };
+  const instance = new WebAssembly.Instance(compiled, { env: { memory, abort } });
+  return instance.exports as unknown as Datapath;
+}

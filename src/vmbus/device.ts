@@ -1,0 +1,101 @@
+// The one surface, seen from both sides. A guest driver gets a VmbusDevice, a host a VmbusOffer; backends are uio/
+// (machine directory: sysfs tree, mapped files, interrupt socket) and memory/ (both sides in one arena).
+import type { Arena } from '../memory/arena.js';
+
+/** Class of Hyper-V network devices. */
+export const NETVSC_CLASS = 'f8615163-df3e-46c5-913f-f2d2f965ed0e';
+
+/** Bytes at an arena address. */
+export interface Region {
+  readonly address: number;
+  readonly bytes: number;
+}
+
+/** A ring: one 4096-byte control page and its data behind it, at consecutive arena addresses. */
+export interface RingRegion {
+  /** Arena address of the control page. */
+  readonly control: number;
+  /** Bytes of data behind the control page. */
+  readonly dataBytes: number;
+}
+
+/** A buffer that a GPADL names. */
+export interface GpadlRegion extends Region {
+  readonly gpadl: number;
+}
+
+/** How guest memory looks to the host: page frame numbers of arena pages. */
+export interface GuestMemory {
+  /** Reserves arena memory that the host can read by page frame number; released by `release`. */
+  allocate(name: string, bytes: number): number;
+  release(address: number): void;
+  /** Page frame number of the 4 KiB page that holds this arena address. */
+  pfn(address: number): bigint;
+}
+
+/** What open() gives: the mapped channel, valid until close() or rescind. */
+export interface OpenChannel {
+  readonly transmit: RingRegion;
+  readonly receive: RingRegion;
+  readonly receiveBuffer: GpadlRegion;
+  readonly sendBuffer: GpadlRegion;
+}
+
+/** A device on the bus, for the guest. */
+export interface VmbusDevice {
+  readonly uuid: string;
+  readonly classId: string;
+  readonly relid: number;
+  /** MNF monitor id, or undefined when the host polls no monitor page for it. */
+  readonly monitorId: number | undefined;
+  /** Where it was found, for messages: a path or "memory". */
+  readonly location: string;
+  readonly arena: Arena;
+  readonly memory: GuestMemory;
+  /** Opens the primary channel: rings zeroed and mapped, host told. Throws VmbusError. */
+  open(): OpenChannel;
+  /** Closes it; the host frees what it held for it. Safe to call twice and after rescind. */
+  close(): void;
+  /** Interrupt to the host. */
+  signal(): void;
+  /** File descriptor that becomes readable on an interrupt, or -1 (memory backend). */
+  readonly interruptFd: number;
+  /** Takes pending interrupts: how many came since the last call, or -1 once the host is gone (rescind, dead process). */
+  takeInterrupts(): number;
+}
+
+/** What the host puts on the bus: one NIC's primary channel. */
+export interface VmbusOffer {
+  readonly uuid: string;
+  readonly relid: number;
+  readonly arena: Arena;
+  /** `fromGuest` is the ring the guest transmits on, `toGuest` the other one. */
+  readonly fromGuest: RingRegion;
+  readonly toGuest: RingRegion;
+  readonly receiveBuffer: GpadlRegion;
+  readonly sendBuffer: GpadlRegion;
+  /** Descriptors to watch in poll(2) (listening and connected socket), none in the memory backend. */
+  readonly fds: readonly number[];
+  /** What happened since the last call. `opened` comes before any interrupt of that opening; `closed` also when the guest died. */
+  poll(): { opened: boolean; closed: boolean; interrupts: number };
+  /** Interrupt to the guest; never blocks. */
+  signal(): void;
+  /** Maps the guest page that holds this page frame number (and its neighbours of the same file). Undefined = cannot be seen, with
+   *  the reason in `lastRefusal`. Regions stay mapped until `closed`. */
+  mapGuestPage(pfn: bigint): GuestRegion | undefined;
+  readonly lastRefusal: string;
+  /** Withdraws the device: the guest's descriptor reports the end. */
+  rescind(): void;
+}
+
+/** Guest-physical pages mapped in the host's arena: pages [pfn, pfn + pages) at consecutive addresses. */
+export interface GuestRegion {
+  readonly pfn: bigint;
+  readonly pages: number;
+  readonly address: number;
+}
+
+/** A device that cannot be found, opened or mapped; the message names it. */
+export class VmbusError extends Error {
+  override name = 'VmbusError';
+}
