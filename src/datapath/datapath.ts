@@ -15,7 +15,6 @@ export interface Datapath {
   /** Bytes that wait to be read, unchecked. */
   ringReadable(end: number): number;
 
-  poolInit(pool: number): void;
   /** Takes up to `count` reset buffers; handles go to the u32 array at `handles`. Returns how many. */
   poolGet(pool: number, handles: number, count: number): number;
   /** Returns mbuf chains to their pools. */

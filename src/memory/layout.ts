@@ -40,6 +40,7 @@ const endCells = {
   needSignal: 'u32', // set when a commit asks for an interrupt to the peer; TypeScript signals and clears it
   published: 'u32', // write index as last published
   spare: 'u32', // bytes that data must leave free in the ring for control and completions
+  blocked: 'u32', // bytes of room that the writer waits for, 0 = none; announced to the peer before sleeping
 } as const;
 
 /** Counters that both kinds of channel keep. */
