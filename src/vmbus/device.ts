@@ -76,7 +76,10 @@ export interface VmbusOffer {
   readonly sendBuffer: GpadlRegion;
   /** Descriptors to watch in poll(2) (listening and connected socket), none in the memory backend. */
   readonly fds: readonly number[];
-  /** What happened since the last call. `opened` comes before any interrupt of that opening; `closed` also when the guest died. */
+  /**
+   * What happened since the last call. `opened` comes before any interrupt of that opening; `closed` also when the guest
+   * died, and never in the same call as `opened`. The object is the same each time.
+   */
   poll(): { opened: boolean; closed: boolean; interrupts: number };
   /** Interrupt to the guest; never blocks. */
   signal(): void;

@@ -1,0 +1,248 @@
+// Guest and host in one arena: what tests, the simulator and a browser use. No system call, no descriptor; interrupts
+// are counters that the other side's poll finds.
+import type { Arena } from '../../memory/arena.js';
+import {
+  type GpadlRegion,
+  type GuestMemory,
+  type GuestRegion,
+  NETVSC_CLASS,
+  type OpenChannel,
+  type RingRegion,
+  type VmbusDevice,
+  VmbusError,
+  type VmbusOffer,
+} from '../device.js';
+import { openHostRings, PAGE_BYTES, splitRings, zeroControlPage } from '../rings.js';
+
+export interface MemoryBusOptions {
+  /** NICs on the bus (default 1). */
+  readonly devices?: number;
+  /** Bytes of both rings of a device together, control pages included (default 4 MiB). */
+  readonly ringBytes?: number;
+  readonly receiveBytes?: number;
+  readonly sendBytes?: number;
+  /** Number of the first device, from which relid and UUID follow (default 0): two buses of one test differ in it. */
+  readonly firstDevice?: number;
+  /** GPADL of the first device's receive buffer; the others count up (default 0xe1e10, the first a Linux guest uses). */
+  readonly firstGpadl?: number;
+}
+
+/** One NIC from both sides. */
+export interface MemoryPair {
+  readonly device: VmbusDevice;
+  readonly offer: VmbusOffer;
+}
+
+export interface MemoryBus {
+  readonly pairs: readonly MemoryPair[];
+  /** Guest memory of all devices of the bus. */
+  readonly memory: GuestMemory;
+  /** The guest dies without a word: offers report `closed`, its memory is gone. Devices can be opened again (a new guest). */
+  killGuest(): void;
+  /** The host dies: devices report -1 for good. */
+  killHost(): void;
+  /** Gives all arena memory back. */
+  close(): void;
+}
+
+interface Device {
+  readonly uuid: string;
+  readonly relid: number;
+  readonly transmit: RingRegion;
+  readonly receive: RingRegion;
+  readonly receiveBuffer: GpadlRegion;
+  readonly sendBuffer: GpadlRegion;
+  open: boolean;
+  hostGone: boolean;
+  /** Events that offer.poll() has not reported yet. */
+  opened: boolean;
+  closed: boolean;
+  toHost: number;
+  toGuest: number;
+}
+
+/** A bus of `devices` NICs whose rings and buffers are allocated in `arena`. */
+export function createMemoryBus(arena: Arena, options: MemoryBusOptions = {}): MemoryBus {
+  const memory = new ArenaGuestMemory(arena);
+  const ringBytes = options.ringBytes ?? 4 << 20;
+  const receiveBytes = options.receiveBytes ?? 31 << 20;
+  const sendBytes = options.sendBytes ?? 16 << 20;
+  const firstGpadl = options.firstGpadl ?? 0xe1e10;
+  const firstDevice = options.firstDevice ?? 0;
+  const maps: number[] = [];
+  const states: Device[] = [];
+  const pairs = Array.from({ length: options.devices ?? 1 }, (_, offset) => {
+    const index = firstDevice + offset;
+    const map = (name: string, bytes: number): number => {
+      const address = arena.allocate(`vmbus ${index} ${name}`, bytes, PAGE_BYTES);
+      maps.push(address);
+      return address;
+    };
+    const { first, second } = splitRings(map('rings', ringBytes), ringBytes);
+    const gpadl = firstGpadl + 2 * offset;
+    const receiveBuffer = { gpadl, address: map('receive buffer', receiveBytes), bytes: receiveBytes };
+    const sendBuffer = { gpadl: gpadl + 1, address: map('send buffer', sendBytes), bytes: sendBytes };
+    const state: Device = {
+      uuid: memoryUuid(index),
+      relid: index + 1,
+      transmit: first,
+      receive: second,
+      receiveBuffer,
+      sendBuffer,
+      open: false,
+      hostGone: false,
+      opened: false,
+      closed: false,
+      toHost: 0,
+      toGuest: 0,
+    };
+    states.push(state);
+    return createPair(arena, memory, state);
+  });
+  const killGuest = () => {
+    for (const state of states) closeChannel(state);
+    memory.releaseAll();
+  };
+  return {
+    pairs,
+    memory,
+    killGuest,
+    killHost() {
+      for (const state of states) state.hostGone = true;
+    },
+    close() {
+      killGuest();
+      for (const address of maps.splice(0)) arena.release(address);
+    },
+  };
+}
+
+function memoryUuid(index: number): string {
+  return `00000000-0000-4000-8000-${(index + 1).toString(16).padStart(12, '0')}`;
+}
+
+function closeChannel(state: Device): void {
+  if (!state.open) return;
+  state.open = false;
+  state.toGuest = 0;
+  // An opening that the host never heard of ends unheard, too.
+  if (state.opened) state.opened = false;
+  else state.closed = true;
+}
+
+function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device): MemoryPair {
+  const { uuid, relid, receiveBuffer, sendBuffer } = state;
+  const channel: OpenChannel = { transmit: state.transmit, receive: state.receive, receiveBuffer, sendBuffer };
+  const device: VmbusDevice = {
+    uuid,
+    classId: NETVSC_CLASS,
+    relid,
+    monitorId: undefined,
+    location: 'memory',
+    arena,
+    memory,
+    open() {
+      if (state.hostGone) throw new VmbusError(`vmbus ${uuid} (memory): cannot open, the host is gone`);
+      if (state.open) throw new VmbusError(`vmbus ${uuid} (memory): cannot open, the channel is open already`);
+      zeroControlPage(arena, state.transmit);
+      zeroControlPage(arena, state.receive);
+      openHostRings(arena, state.transmit, state.receive);
+      state.open = true;
+      state.opened = true;
+      state.toHost = 0;
+      state.toGuest = 0;
+      return channel;
+    },
+    close: () => closeChannel(state),
+    signal() {
+      if (state.open) state.toHost++;
+    },
+    interruptFd: -1,
+    takeInterrupts() {
+      if (state.hostGone) return -1;
+      const count = state.toGuest;
+      state.toGuest = 0;
+      return count;
+    },
+  };
+  let refusal = '';
+  const polled = { opened: false, closed: false, interrupts: 0 };
+  const offer: VmbusOffer = {
+    uuid,
+    relid,
+    arena,
+    fromGuest: state.transmit,
+    toGuest: state.receive,
+    receiveBuffer,
+    sendBuffer,
+    fds: [],
+    poll() {
+      // A close is reported alone, so that an opening that followed it is never taken for the one that ended.
+      polled.closed = state.closed;
+      polled.opened = !state.closed && state.opened;
+      polled.interrupts = state.closed ? 0 : state.toHost;
+      if (state.closed) state.closed = false;
+      else {
+        state.opened = false;
+        state.toHost = 0;
+      }
+      return polled;
+    },
+    signal() {
+      if (state.open && !state.hostGone) state.toGuest++;
+    },
+    mapGuestPage(pfn) {
+      const region = memory.region(pfn);
+      if (!region) refusal = `page ${pfn.toString(16)}: not guest memory`;
+      return region;
+    },
+    get lastRefusal() {
+      return refusal;
+    },
+    rescind() {
+      state.hostGone = true;
+      closeChannel(state);
+    },
+  };
+  return { device, offer };
+}
+
+/** Arena memory whose page frame numbers are arena page numbers. */
+class ArenaGuestMemory implements GuestMemory {
+  readonly #arena: Arena;
+  readonly #regions = new Map<number, GuestRegion>();
+
+  constructor(arena: Arena) {
+    this.#arena = arena;
+  }
+
+  allocate(name: string, bytes: number): number {
+    const pages = Math.ceil(bytes / PAGE_BYTES);
+    const address = this.#arena.allocate(name, pages * PAGE_BYTES, PAGE_BYTES);
+    this.#regions.set(address, { pfn: this.pfn(address), pages, address });
+    return address;
+  }
+
+  release(address: number): void {
+    if (!this.#regions.delete(address)) {
+      throw new VmbusError(`guest memory: nothing was allocated at ${address.toString(16)}`);
+    }
+    this.#arena.release(address);
+  }
+
+  releaseAll(): void {
+    for (const address of [...this.#regions.keys()]) this.release(address);
+  }
+
+  pfn(address: number): bigint {
+    return BigInt(Math.floor(address / PAGE_BYTES));
+  }
+
+  /** The allocated region that holds a page. */
+  region(pfn: bigint): GuestRegion | undefined {
+    for (const region of this.#regions.values()) {
+      if (pfn >= region.pfn && pfn < region.pfn + BigInt(region.pages)) return region;
+    }
+    return undefined;
+  }
+}
