@@ -2,31 +2,7 @@
 // indices are multiples of 8. A packet that crosses the end of the ring is put together, or taken apart, in a scratch
 // area, so that everybody else sees one piece. Nothing that the peer can write is read twice.
 import { copyBytes } from './copy';
-import {
-  CHANNEL_END_BLOCKED,
-  CHANNEL_END_NEED_SIGNAL,
-  CHANNEL_END_PEER_READ,
-  CHANNEL_END_PUBLISHED,
-  CHANNEL_END_READ_INDEX,
-  CHANNEL_END_READ_RING,
-  CHANNEL_END_READ_SIZE,
-  CHANNEL_END_RING_ERROR,
-  CHANNEL_END_RING_ERROR_DETAIL,
-  CHANNEL_END_WRITE_INDEX,
-  CHANNEL_END_WRITE_RING,
-  CHANNEL_END_WRITE_SIZE,
-  RING_ERROR_FLAGS,
-  RING_ERROR_INVALID_POINTER,
-  RING_ERROR_LENGTH,
-  RING_ERROR_SHORT_DESCRIPTOR,
-  RING_ERROR_TYPE,
-  WIRE_PACKET_DESCRIPTOR_BYTES,
-  WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID,
-  WIRE_RING_CONTROL_IN,
-  WIRE_RING_CONTROL_INTERRUPT_MASK,
-  WIRE_RING_CONTROL_OUT,
-  WIRE_RING_CONTROL_PENDING_SEND_SIZE,
-} from './generated';
+import * as L from './generated';
 
 export const PAGE: u32 = 4096;
 /** Larger packets are no sane peer's: the largest legal one names 562 ranges. */
@@ -42,55 +18,55 @@ export function count(cell: u32, by: u32): void {
 
 /** The first error wins: what follows it is noise. */
 export function ringFail(end: u32, error: u32, detail: u32): void {
-  if (load<u32>(end, CHANNEL_END_RING_ERROR) == 0) {
-    store<u32>(end, error, CHANNEL_END_RING_ERROR);
-    store<u32>(end, detail, CHANNEL_END_RING_ERROR_DETAIL);
+  if (load<u32>(end, L.CHANNEL_END_RING_ERROR) == 0) {
+    store<u32>(end, error, L.CHANNEL_END_RING_ERROR);
+    store<u32>(end, detail, L.CHANNEL_END_RING_ERROR_DETAIL);
   }
 }
 
 export function endInit(end: u32): void {
-  const writeRing = load<u32>(end, CHANNEL_END_WRITE_RING);
-  const readRing = load<u32>(end, CHANNEL_END_READ_RING);
-  const write = atomic.load<u32>(writeRing, WIRE_RING_CONTROL_IN);
-  const read = atomic.load<u32>(readRing, WIRE_RING_CONTROL_OUT);
-  store<u32>(end, 0, CHANNEL_END_RING_ERROR);
-  store<u32>(end, 0, CHANNEL_END_NEED_SIGNAL);
-  store<u32>(end, 0, CHANNEL_END_BLOCKED);
-  if (write >= load<u32>(end, CHANNEL_END_WRITE_SIZE) || (write & 7) != 0) ringFail(end, RING_ERROR_INVALID_POINTER, write);
-  if (read >= load<u32>(end, CHANNEL_END_READ_SIZE) || (read & 7) != 0) ringFail(end, RING_ERROR_INVALID_POINTER, read);
-  store<u32>(end, write, CHANNEL_END_WRITE_INDEX);
-  store<u32>(end, write, CHANNEL_END_PUBLISHED);
-  store<u32>(end, write, CHANNEL_END_PEER_READ);
-  store<u32>(end, read, CHANNEL_END_READ_INDEX);
+  const writeRing = load<u32>(end, L.CHANNEL_END_WRITE_RING);
+  const readRing = load<u32>(end, L.CHANNEL_END_READ_RING);
+  const write = atomic.load<u32>(writeRing, L.WIRE_RING_CONTROL_IN);
+  const read = atomic.load<u32>(readRing, L.WIRE_RING_CONTROL_OUT);
+  store<u32>(end, 0, L.CHANNEL_END_RING_ERROR);
+  store<u32>(end, 0, L.CHANNEL_END_NEED_SIGNAL);
+  store<u32>(end, 0, L.CHANNEL_END_BLOCKED);
+  if (write >= load<u32>(end, L.CHANNEL_END_WRITE_SIZE) || (write & 7) != 0) ringFail(end, L.RING_ERROR_INVALID_POINTER, write);
+  if (read >= load<u32>(end, L.CHANNEL_END_READ_SIZE) || (read & 7) != 0) ringFail(end, L.RING_ERROR_INVALID_POINTER, read);
+  store<u32>(end, write, L.CHANNEL_END_WRITE_INDEX);
+  store<u32>(end, write, L.CHANNEL_END_PUBLISHED);
+  store<u32>(end, write, L.CHANNEL_END_PEER_READ);
+  store<u32>(end, read, L.CHANNEL_END_READ_INDEX);
   ringMask(end);
 }
 
 export function ringMask(end: u32): void {
-  atomic.store<u32>(load<u32>(end, CHANNEL_END_READ_RING), 1, WIRE_RING_CONTROL_INTERRUPT_MASK);
-  atomic.store<u32>(load<u32>(end, CHANNEL_END_WRITE_RING), 0, WIRE_RING_CONTROL_PENDING_SEND_SIZE);
+  atomic.store<u32>(load<u32>(end, L.CHANNEL_END_READ_RING), 1, L.WIRE_RING_CONTROL_INTERRUPT_MASK);
+  atomic.store<u32>(load<u32>(end, L.CHANNEL_END_WRITE_RING), 0, L.WIRE_RING_CONTROL_PENDING_SEND_SIZE);
 }
 
 export function ringUnmask(end: u32): u32 {
-  const blocked = load<u32>(end, CHANNEL_END_BLOCKED);
+  const blocked = load<u32>(end, L.CHANNEL_END_BLOCKED);
   if (blocked != 0) {
     // At least a quarter of the ring, so that the peer does not wake us for every packet it takes.
-    const quarter = (load<u32>(end, CHANNEL_END_WRITE_SIZE) - 8) >>> 2;
+    const quarter = (load<u32>(end, L.CHANNEL_END_WRITE_SIZE) - 8) >>> 2;
     const wanted = blocked > quarter ? blocked : quarter;
-    atomic.store<u32>(load<u32>(end, CHANNEL_END_WRITE_RING), wanted, WIRE_RING_CONTROL_PENDING_SEND_SIZE);
+    atomic.store<u32>(load<u32>(end, L.CHANNEL_END_WRITE_RING), wanted, L.WIRE_RING_CONTROL_PENDING_SEND_SIZE);
     if (ringRoom(end, wanted)) {
-      store<u32>(end, 0, CHANNEL_END_BLOCKED);
+      store<u32>(end, 0, L.CHANNEL_END_BLOCKED);
       return 1;
     }
   }
   // The atomic store is the barrier between unmasking and looking again.
-  atomic.store<u32>(load<u32>(end, CHANNEL_END_READ_RING), 0, WIRE_RING_CONTROL_INTERRUPT_MASK);
+  atomic.store<u32>(load<u32>(end, L.CHANNEL_END_READ_RING), 0, L.WIRE_RING_CONTROL_INTERRUPT_MASK);
   return ringReadable(end) != 0 ? 1 : 0;
 }
 
 export function ringReadable(end: u32): u32 {
-  const write = atomic.load<u32>(load<u32>(end, CHANNEL_END_READ_RING), WIRE_RING_CONTROL_IN);
-  const read = load<u32>(end, CHANNEL_END_READ_INDEX);
-  return write >= read ? write - read : load<u32>(end, CHANNEL_END_READ_SIZE) - read + write;
+  const write = atomic.load<u32>(load<u32>(end, L.CHANNEL_END_READ_RING), L.WIRE_RING_CONTROL_IN);
+  const read = load<u32>(end, L.CHANNEL_END_READ_INDEX);
+  return write >= read ? write - read : load<u32>(end, L.CHANNEL_END_READ_SIZE) - read + write;
 }
 
 @inline
@@ -100,16 +76,16 @@ function freeBytes(write: u32, read: u32, size: u32): u32 {
 
 /** Free bytes as last known; `fresh` looks at the peer's index again. 0 when that index is invalid. */
 export function ringFree(end: u32, fresh: bool): u32 {
-  const size = load<u32>(end, CHANNEL_END_WRITE_SIZE);
+  const size = load<u32>(end, L.CHANNEL_END_WRITE_SIZE);
   if (fresh) {
-    const read = atomic.load<u32>(load<u32>(end, CHANNEL_END_WRITE_RING), WIRE_RING_CONTROL_OUT);
+    const read = atomic.load<u32>(load<u32>(end, L.CHANNEL_END_WRITE_RING), L.WIRE_RING_CONTROL_OUT);
     if (read >= size || (read & 7) != 0) {
-      ringFail(end, RING_ERROR_INVALID_POINTER, read);
+      ringFail(end, L.RING_ERROR_INVALID_POINTER, read);
       return 0;
     }
-    store<u32>(end, read, CHANNEL_END_PEER_READ);
+    store<u32>(end, read, L.CHANNEL_END_PEER_READ);
   }
-  return freeBytes(load<u32>(end, CHANNEL_END_WRITE_INDEX), load<u32>(end, CHANNEL_END_PEER_READ), size);
+  return freeBytes(load<u32>(end, L.CHANNEL_END_WRITE_INDEX), load<u32>(end, L.CHANNEL_END_PEER_READ), size);
 }
 
 /** Is there room for `bytes`? The peer's index is loaded only when the cached one says no. */
@@ -120,37 +96,37 @@ export function ringRoom(end: u32, bytes: u32): bool {
 /** Where to build a packet of `total` bytes (footer included) for which there is room. */
 @inline
 export function openPacket(end: u32, total: u32): u32 {
-  const write = load<u32>(end, CHANNEL_END_WRITE_INDEX);
-  return write + total <= load<u32>(end, CHANNEL_END_WRITE_SIZE) ? load<u32>(end, CHANNEL_END_WRITE_RING) + PAGE + write : writeScratch;
+  const write = load<u32>(end, L.CHANNEL_END_WRITE_INDEX);
+  return write + total <= load<u32>(end, L.CHANNEL_END_WRITE_SIZE) ? load<u32>(end, L.CHANNEL_END_WRITE_RING) + PAGE + write : writeScratch;
 }
 
 /** Writes the footer and moves the private index on; ringPublish makes it visible. */
 export function closePacket(end: u32, at: u32, total: u32): void {
-  const write = load<u32>(end, CHANNEL_END_WRITE_INDEX);
-  const size = load<u32>(end, CHANNEL_END_WRITE_SIZE);
+  const write = load<u32>(end, L.CHANNEL_END_WRITE_INDEX);
+  const size = load<u32>(end, L.CHANNEL_END_WRITE_SIZE);
   store<u32>(at + total - 8, 0);
   store<u32>(at + total - 4, write);
   let next = write + total;
   if (at == writeScratch) {
-    const data = load<u32>(end, CHANNEL_END_WRITE_RING) + PAGE;
+    const data = load<u32>(end, L.CHANNEL_END_WRITE_RING) + PAGE;
     const first = size - write;
     copyBytes(data + write, at, first);
     copyBytes(data, at + first, total - first);
   }
   if (next >= size) next -= size;
-  store<u32>(end, next, CHANNEL_END_WRITE_INDEX);
+  store<u32>(end, next, L.CHANNEL_END_WRITE_INDEX);
 }
 
 /** Publishes what was written since the last time: at most one signal, and only from empty to non-empty. */
 export function ringPublish(end: u32, signals: u32): void {
-  const write = load<u32>(end, CHANNEL_END_WRITE_INDEX);
-  const before = load<u32>(end, CHANNEL_END_PUBLISHED);
+  const write = load<u32>(end, L.CHANNEL_END_WRITE_INDEX);
+  const before = load<u32>(end, L.CHANNEL_END_PUBLISHED);
   if (write == before) return;
-  const ring = load<u32>(end, CHANNEL_END_WRITE_RING);
-  store<u32>(end, write, CHANNEL_END_PUBLISHED);
-  atomic.store<u32>(ring, write, WIRE_RING_CONTROL_IN);
-  if (atomic.load<u32>(ring, WIRE_RING_CONTROL_INTERRUPT_MASK) == 0 && atomic.load<u32>(ring, WIRE_RING_CONTROL_OUT) == before) {
-    store<u32>(end, 1, CHANNEL_END_NEED_SIGNAL);
+  const ring = load<u32>(end, L.CHANNEL_END_WRITE_RING);
+  store<u32>(end, write, L.CHANNEL_END_PUBLISHED);
+  atomic.store<u32>(ring, write, L.WIRE_RING_CONTROL_IN);
+  if (atomic.load<u32>(ring, L.WIRE_RING_CONTROL_INTERRUPT_MASK) == 0 && atomic.load<u32>(ring, L.WIRE_RING_CONTROL_OUT) == before) {
+    store<u32>(end, 1, L.CHANNEL_END_NEED_SIGNAL);
     count(signals, 1);
   }
 }
@@ -159,19 +135,19 @@ export function ringPublish(end: u32, signals: u32): void {
 export function storeDescriptor(at: u32, type: u32, dataOffset: u32, bytes: u32, flags: u32, idLow: u32, idHigh: u32): void {
   store<u32>(at, type | (dataOffset << 13)); // dataOffset / 8 << 16
   store<u32>(at + 4, (bytes >>> 3) | (flags << 16));
-  store<u32>(at, idLow, WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
-  store<u32>(at + 4, idHigh, WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
+  store<u32>(at, idLow, L.WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
+  store<u32>(at + 4, idHigh, L.WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
 }
 
 /** A control-path packet, published at once. Payload is padded with zeros to 8 bytes. */
 export function sendPacket(end: u32, signals: u32, type: u32, flags: u32, idLow: u32, idHigh: u32, payload: u32, bytes: u32): u32 {
   const padded = (bytes + 7) & ~7;
-  const total = WIRE_PACKET_DESCRIPTOR_BYTES + padded + 8;
+  const total = L.WIRE_PACKET_DESCRIPTOR_SIZE + padded + 8;
   if (total > MAX_PACKET || !ringRoom(end, total)) return 0;
   const at = openPacket(end, total);
-  storeDescriptor(at, type, WIRE_PACKET_DESCRIPTOR_BYTES, WIRE_PACKET_DESCRIPTOR_BYTES + padded, flags, idLow, idHigh);
-  if (padded > bytes) store<u64>(at + WIRE_PACKET_DESCRIPTOR_BYTES + padded - 8, 0);
-  copyBytes(at + WIRE_PACKET_DESCRIPTOR_BYTES, payload, bytes);
+  storeDescriptor(at, type, L.WIRE_PACKET_DESCRIPTOR_SIZE, L.WIRE_PACKET_DESCRIPTOR_SIZE + padded, flags, idLow, idHigh);
+  if (padded > bytes) store<u64>(at + L.WIRE_PACKET_DESCRIPTOR_SIZE + padded - 8, 0);
+  copyBytes(at + L.WIRE_PACKET_DESCRIPTOR_SIZE, payload, bytes);
   closePacket(end, at, total);
   ringPublish(end, signals);
   return 1;
@@ -187,19 +163,19 @@ export let packetNext: u32 = 0; // read index behind it
 
 /** Checks the writer's index. Returns it, or the read index (nothing to read) when it is invalid. */
 export function readLimit(end: u32): u32 {
-  const write = atomic.load<u32>(load<u32>(end, CHANNEL_END_READ_RING), WIRE_RING_CONTROL_IN);
-  if (write < load<u32>(end, CHANNEL_END_READ_SIZE) && (write & 7) == 0) return write;
-  ringFail(end, RING_ERROR_INVALID_POINTER, write);
-  return load<u32>(end, CHANNEL_END_READ_INDEX);
+  const write = atomic.load<u32>(load<u32>(end, L.CHANNEL_END_READ_RING), L.WIRE_RING_CONTROL_IN);
+  if (write < load<u32>(end, L.CHANNEL_END_READ_SIZE) && (write & 7) == 0) return write;
+  ringFail(end, L.RING_ERROR_INVALID_POINTER, write);
+  return load<u32>(end, L.CHANNEL_END_READ_INDEX);
 }
 
 /** Takes the descriptor of the packet at `read`; false = corrupt ring, the error is set. */
 export function nextPacket(end: u32, read: u32, write: u32): bool {
-  const size = load<u32>(end, CHANNEL_END_READ_SIZE);
-  const data = load<u32>(end, CHANNEL_END_READ_RING) + PAGE;
+  const size = load<u32>(end, L.CHANNEL_END_READ_SIZE);
+  const data = load<u32>(end, L.CHANNEL_END_READ_RING) + PAGE;
   const available = write >= read ? write - read : size - read + write;
-  if (available < WIRE_PACKET_DESCRIPTOR_BYTES) {
-    ringFail(end, RING_ERROR_LENGTH, available);
+  if (available < L.WIRE_PACKET_DESCRIPTOR_SIZE) {
+    ringFail(end, L.RING_ERROR_LENGTH, available);
     return false;
   }
   // Indices are multiples of 8 and so is the size: an 8-byte word never wraps.
@@ -210,20 +186,20 @@ export function nextPacket(end: u32, read: u32, write: u32): bool {
   const bytes = (high & 0xffff) << 3;
   packetType = low & 0xffff;
   packetFlags = high >>> 16;
-  if (offset < WIRE_PACKET_DESCRIPTOR_BYTES) {
-    ringFail(end, RING_ERROR_SHORT_DESCRIPTOR, offset);
+  if (offset < L.WIRE_PACKET_DESCRIPTOR_SIZE) {
+    ringFail(end, L.RING_ERROR_SHORT_DESCRIPTOR, offset);
     return false;
   }
   if (bytes < offset || bytes + 8 > available || bytes > MAX_PACKET) {
-    ringFail(end, RING_ERROR_LENGTH, bytes);
+    ringFail(end, L.RING_ERROR_LENGTH, bytes);
     return false;
   }
   if (packetFlags > 1) {
-    ringFail(end, RING_ERROR_FLAGS, packetFlags);
+    ringFail(end, L.RING_ERROR_FLAGS, packetFlags);
     return false;
   }
   if (packetType != 6 && packetType != 7 && packetType != 9 && packetType != 11) {
-    ringFail(end, RING_ERROR_TYPE, packetType);
+    ringFail(end, L.RING_ERROR_TYPE, packetType);
     return false;
   }
   let at = data + read;
@@ -244,19 +220,19 @@ export function nextPacket(end: u32, read: u32, write: u32): bool {
 
 /** Gives the read bytes back, and asks for a signal when the writer waits for just that much room. */
 export function ringRelease(end: u32, read: u32, signals: u32): void {
-  const before = load<u32>(end, CHANNEL_END_READ_INDEX);
+  const before = load<u32>(end, L.CHANNEL_END_READ_INDEX);
   if (read == before) return;
-  const ring = load<u32>(end, CHANNEL_END_READ_RING);
-  const size = load<u32>(end, CHANNEL_END_READ_SIZE);
-  store<u32>(end, read, CHANNEL_END_READ_INDEX);
-  atomic.store<u32>(ring, read, WIRE_RING_CONTROL_OUT);
+  const ring = load<u32>(end, L.CHANNEL_END_READ_RING);
+  const size = load<u32>(end, L.CHANNEL_END_READ_SIZE);
+  store<u32>(end, read, L.CHANNEL_END_READ_INDEX);
+  atomic.store<u32>(ring, read, L.WIRE_RING_CONTROL_OUT);
   // Some peers write their size minus one, hence the mask.
-  const pending = atomic.load<u32>(ring, WIRE_RING_CONTROL_PENDING_SEND_SIZE) & ~7;
+  const pending = atomic.load<u32>(ring, L.WIRE_RING_CONTROL_PENDING_SEND_SIZE) & ~7;
   if (pending == 0) return;
-  const write = atomic.load<u32>(ring, WIRE_RING_CONTROL_IN);
+  const write = atomic.load<u32>(ring, L.WIRE_RING_CONTROL_IN);
   if (write >= size) return;
   if (freeBytes(write, before, size) < pending && freeBytes(write, read, size) >= pending) {
-    store<u32>(end, 1, CHANNEL_END_NEED_SIGNAL);
+    store<u32>(end, 1, L.CHANNEL_END_NEED_SIGNAL);
     count(signals, 1);
   }
 }

@@ -1,0 +1,406 @@
+// The guest's receive burst: transfer pages to mbufs, completions of sends, and the rest as events. Everything that the
+// host wrote is checked on a copy; facts/linux-guest.md 10.1 lists what goes wrong in drivers that do not.
+import { checksum } from './checksum';
+import { copyBytes } from './copy';
+import { putEvent } from './event';
+import * as L from './generated';
+import { abandonSends, finishSend, guestSend } from './guest-send';
+import { freeChain, take } from './pool';
+import {
+  closePacket,
+  count,
+  nextPacket,
+  openPacket,
+  packetAt,
+  packetBytes,
+  packetData,
+  packetFlags,
+  packetNext,
+  packetType,
+  readLimit,
+  ringFail,
+  ringPublish,
+  ringRelease,
+  ringRoom,
+  storeDescriptor,
+} from './ring';
+import { BODY, PACKET_HEADER, vlanTci } from './rndis';
+
+const SUCCESS: u32 = 1;
+const FAIL: u32 = 2;
+const COMPLETION: u32 = 108;
+const COMPLETION_BYTES: u32 = 32; // descriptor, message number, status, footer
+const MAX_FRAGMENTS: u32 = 562; // of one coalesced packet (facts/linux-guest.md 1.1)
+
+// What the per-packet info of the frame at hand said.
+let infoFlags: u32 = 0;
+let infoVlan: u32 = 0;
+let infoHash: u32 = 0;
+let infoFragment: u32 = 0; // packet-id flags
+let infoIpUnfinished: bool = false;
+
+/** Reads the infos in [at, at + left). False = malformed, nothing of it is to be used. */
+function readInfos(at: u32, left: u32): bool {
+  infoFlags = 0;
+  infoFragment = 0;
+  infoIpUnfinished = false;
+  while (left >= 12) {
+    const size = load<u32>(at, L.WIRE_PER_PACKET_INFO_SIZE);
+    const type = load<u32>(at, L.WIRE_PER_PACKET_INFO_TYPE);
+    const offset = load<u32>(at, L.WIRE_PER_PACKET_INFO_DATA_OFFSET);
+    if (size < 12 || size > left || offset < 12 || offset > size) return false;
+    const room = size - offset;
+    const data = at + offset;
+    if (type == L.PPI_CHECKSUM) {
+      if (room < 4) return false;
+      const word = load<u32>(data);
+      if (word & L.PPI_RX_IP_GOOD) infoFlags |= L.PACKET_FLAG_RX_IP_GOOD;
+      if (word & L.PPI_RX_IP_BAD) infoFlags |= L.PACKET_FLAG_RX_IP_BAD;
+      if (word & (L.PPI_RX_TCP_BAD | L.PPI_RX_UDP_BAD)) infoFlags |= L.PACKET_FLAG_RX_L4_BAD;
+      else if (word & (L.PPI_RX_TCP_GOOD | L.PPI_RX_UDP_GOOD)) infoFlags |= L.PACKET_FLAG_RX_L4_GOOD;
+      // Verified, but the field does not hold the checksum: whoever passes the packet on must fill it in.
+      if (word & L.PPI_RX_TCP_VALUE_INVALID && word & L.PPI_RX_TCP_GOOD) infoFlags |= L.PACKET_FLAG_TX_TCP_CHECKSUM;
+      if (word & L.PPI_RX_IP_VALUE_INVALID && word & L.PPI_RX_IP_GOOD) infoIpUnfinished = true;
+    } else if (type == L.PPI_VLAN) {
+      if (room < 4) return false;
+      infoVlan = vlanTci(load<u32>(data));
+      infoFlags |= L.PACKET_FLAG_VLAN;
+    } else if (type == L.PPI_HASH_VALUE) {
+      if (room < 4) return false;
+      infoHash = load<u32>(data);
+      infoFlags |= L.PACKET_FLAG_HASH;
+    } else if (type == L.PPI_PACKET_ID) {
+      if (room < 4) return false;
+      infoFragment = load<u8>(data, L.WIRE_PACKET_ID_INFO_FLAGS);
+    }
+    at += size;
+    left -= size;
+  }
+  return left == 0;
+}
+
+/** IPv4 header checksum that the host left open (facts/linux-guest.md 4.3). */
+function finishIpHeader(at: u32, bytes: u32): void {
+  if (bytes < 34 || load<u16>(at + 12) != 0x0008) return;
+  const header = (<u32>load<u8>(at + 14) & 15) << 2;
+  if (header < 20 || 14 + header > bytes) return;
+  store<u16>(at + 24, 0);
+  store<u16>(at + 24, <u16>bswap<u16>(<u16>~checksum(at + 14, header, 0)));
+}
+
+function dropCoalescing(q: u32): void {
+  const mbuf = load<u32>(q, L.GUEST_QUEUE_COALESCING);
+  if (mbuf == 0) return;
+  freeChain(mbuf);
+  store<u32>(q, 0, L.GUEST_QUEUE_COALESCING);
+  count(q + L.GUEST_QUEUE_RX_BAD_COALESCING, 1);
+}
+
+function bad(q: u32, counter: u32): u32 {
+  count(q + counter, 1);
+  store<u32>(q, FAIL, L.GUEST_QUEUE_RANGE_STATUS);
+  dropCoalescing(q);
+  return 0;
+}
+
+function newMbuf(q: u32, pool: u32): u32 {
+  const mbuf = pool == 0 ? 0 : take(pool);
+  if (mbuf == 0) bad(q, L.GUEST_QUEUE_RX_NO_MBUF);
+  return mbuf;
+}
+
+@inline
+function tailroom(mbuf: u32): u32 {
+  return load<u32>(mbuf, L.MBUF_BUFFER) + load<u32>(mbuf, L.MBUF_ROOM) - load<u32>(mbuf, L.MBUF_DATA);
+}
+
+@inline
+function describe(q: u32, mbuf: u32): void {
+  store<u32>(mbuf, infoFlags, L.MBUF_FLAGS);
+  if (infoFlags & L.PACKET_FLAG_VLAN) {
+    store<u32>(mbuf, infoVlan, L.MBUF_VLAN_TCI);
+    count(q + L.GUEST_QUEUE_RX_VLAN, 1);
+  }
+  if (infoFlags & L.PACKET_FLAG_HASH) {
+    store<u32>(mbuf, infoHash, L.MBUF_HASH);
+    count(q + L.GUEST_QUEUE_RX_HASH, 1);
+  }
+}
+
+/** One piece of a coalesced packet. Returns the mbuf when it was the last. */
+function addFragment(q: u32, from: u32, bytes: u32): u32 {
+  let mbuf = load<u32>(q, L.GUEST_QUEUE_COALESCING);
+  if (infoFragment & L.PPI_PACKET_ID_FIRST) {
+    dropCoalescing(q);
+    mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL));
+    if (mbuf == 0) return 0;
+    describe(q, mbuf);
+    store<u32>(mbuf, bytes, L.MBUF_MSS); // headers still included
+    store<u32>(q, mbuf, L.GUEST_QUEUE_COALESCING);
+    store<u32>(q, 0, L.GUEST_QUEUE_COALESCED_FRAGMENTS);
+  } else if (mbuf == 0) return bad(q, L.GUEST_QUEUE_RX_BAD_COALESCING);
+  const have = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
+  const fragments = load<u32>(q, L.GUEST_QUEUE_COALESCED_FRAGMENTS) + 1;
+  if (fragments > MAX_FRAGMENTS || have + bytes > tailroom(mbuf)) return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
+  copyBytes(load<u32>(mbuf, L.MBUF_DATA) + have, from, bytes);
+  store<u32>(mbuf, have + bytes, L.MBUF_DATA_LENGTH);
+  store<u32>(q, fragments, L.GUEST_QUEUE_COALESCED_FRAGMENTS);
+  if (!(infoFragment & L.PPI_PACKET_ID_LAST)) return 0;
+  store<u32>(q, 0, L.GUEST_QUEUE_COALESCING);
+  finishCoalesced(mbuf, have + bytes);
+  count(q + L.GUEST_QUEUE_RX_COALESCED, 1);
+  count(q + L.GUEST_QUEUE_RX_COALESCED_FRAGMENTS, fragments);
+  return mbuf;
+}
+
+/** A coalesced TCP packet says how large its segments were: the first fragment less its headers. */
+function finishCoalesced(mbuf: u32, bytes: u32): void {
+  const data = load<u32>(mbuf, L.MBUF_DATA);
+  const first = load<u32>(mbuf, L.MBUF_MSS);
+  store<u32>(mbuf, 0, L.MBUF_MSS);
+  if (bytes < 54 || first == bytes) return;
+  let flags = load<u32>(mbuf, L.MBUF_FLAGS);
+  const type = load<u16>(data + 12);
+  let l4: u32 = 0;
+  if (type == 0x0008 && load<u8>(data + 23) == 6) {
+    l4 = 14 + ((<u32>load<u8>(data + 14) & 15) << 2);
+    flags |= L.PACKET_FLAG_IPV4;
+  } else if (type == 0xdd86 && load<u8>(data + 20) == 6) {
+    l4 = 54;
+    flags |= L.PACKET_FLAG_IPV6;
+  }
+  if (l4 < 34 || l4 + 20 > bytes) return;
+  const headers = l4 + (((<u32>load<u8>(data + l4 + 12)) >>> 4) << 2);
+  if (headers < l4 + 20 || first <= headers) return;
+  store<u32>(mbuf, first - headers, L.MBUF_MSS);
+  store<u32>(mbuf, l4, L.MBUF_L4_OFFSET);
+  store<u32>(mbuf, flags | L.PACKET_FLAG_RX_COALESCED | L.PACKET_FLAG_TCP, L.MBUF_FLAGS);
+}
+
+/** One RNDIS packet message of `bytes` bytes. Returns an mbuf, or 0 when it gave none. */
+function receiveFrame(q: u32, at: u32, bytes: u32): u32 {
+  if (bytes < PACKET_HEADER) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
+  const body = bytes - BODY;
+  const dataOffset = load<u32>(at, L.WIRE_RNDIS_PACKET_DATA_OFFSET);
+  const dataBytes = load<u32>(at, L.WIRE_RNDIS_PACKET_DATA_LENGTH);
+  const infoOffset = load<u32>(at, L.WIRE_RNDIS_PACKET_PER_PACKET_INFO_OFFSET);
+  const infoBytes = load<u32>(at, L.WIRE_RNDIS_PACKET_PER_PACKET_INFO_LENGTH);
+  if (dataOffset < PACKET_HEADER - BODY || dataOffset > body || dataBytes > body - dataOffset || dataBytes == 0) {
+    return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
+  }
+  infoFlags = 0;
+  infoFragment = 0;
+  infoIpUnfinished = false;
+  if (infoBytes != 0) {
+    if (infoOffset < PACKET_HEADER - BODY || infoOffset > body || infoBytes > body - infoOffset) return bad(q, L.GUEST_QUEUE_RX_BAD_PPI);
+    if (!readInfos(at + BODY + infoOffset, infoBytes)) return bad(q, L.GUEST_QUEUE_RX_BAD_PPI);
+  }
+  const from = at + BODY + dataOffset;
+  let mbuf: u32;
+  if (infoFragment & L.PPI_PACKET_ID_SUBALLOCATED) {
+    mbuf = addFragment(q, from, dataBytes);
+    if (mbuf == 0) return 0;
+  } else {
+    dropCoalescing(q);
+    if (dataBytes < 14) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
+    mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_POOL));
+    if (mbuf == 0) return 0;
+    if (dataBytes > tailroom(mbuf)) {
+      freeChain(mbuf);
+      mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL));
+      if (mbuf == 0) return 0;
+      if (dataBytes > tailroom(mbuf)) {
+        freeChain(mbuf);
+        return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
+      }
+    }
+    copyBytes(load<u32>(mbuf, L.MBUF_DATA), from, dataBytes);
+    store<u32>(mbuf, dataBytes, L.MBUF_DATA_LENGTH);
+    describe(q, mbuf);
+  }
+  const length = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
+  store<u32>(mbuf, length, L.MBUF_PACKET_LENGTH);
+  if (infoIpUnfinished) finishIpHeader(load<u32>(mbuf, L.MBUF_DATA), length);
+  const flags = load<u32>(mbuf, L.MBUF_FLAGS);
+  if (flags & L.PACKET_FLAG_RX_L4_GOOD) count(q + L.GUEST_QUEUE_RX_CHECKSUM_GOOD, 1);
+  if (flags & (L.PACKET_FLAG_RX_L4_BAD | L.PACKET_FLAG_RX_IP_BAD)) count(q + L.GUEST_QUEUE_RX_CHECKSUM_BAD, 1);
+  count(q + L.GUEST_QUEUE_RX_PACKETS, 1);
+  count(q + L.GUEST_QUEUE_RX_BYTES, length);
+  return mbuf;
+}
+
+/** Delivers the ranges of the transfer-page packet at hand, as far as `max` and the event buffer allow; a later call
+ *  goes on. The ranges are a private copy, so the host cannot change them in between. */
+function deliverRanges(q: u32, handles: u32, n: u32, max: u32): u32 {
+  const ranges = load<u32>(q, L.GUEST_QUEUE_RANGES);
+  const total = load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT);
+  const buffer = load<u32>(q, L.GUEST_QUEUE_RECEIVE_BUFFER);
+  const bufferBytes = load<u32>(q, L.GUEST_QUEUE_RECEIVE_BYTES);
+  const section = load<u32>(q, L.GUEST_QUEUE_RECEIVE_SECTION_BYTES);
+  let index = load<u32>(q, L.GUEST_QUEUE_RANGE_INDEX);
+  let done = load<u32>(q, L.GUEST_QUEUE_RANGE_OFFSET);
+  for (; index < total; index++, done = 0) {
+    const bytes = load<u32>(ranges + (index << 3));
+    const offset = load<u32>(ranges + (index << 3) + 4);
+    if (bytes > section || offset > bufferBytes || bytes > bufferBytes - offset) {
+      bad(q, L.GUEST_QUEUE_RX_BAD_RANGE);
+      continue;
+    }
+    while (bytes - done >= BODY && n < max) {
+      const at = buffer + offset + done;
+      const type = load<u32>(at);
+      const length = load<u32>(at + 4);
+      if (length < BODY || length > bytes - done) {
+        bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
+        done = bytes;
+        break;
+      }
+      if (type == 1) {
+        const mbuf = receiveFrame(q, at, length);
+        if (mbuf != 0) store<u32>(handles + (n++ << 2), mbuf);
+      } else if (!putEvent(q, L.EVENT_KIND_RNDIS_CONTROL, 0, 0, 0, 0, at, length)) {
+        store<u32>(q, index, L.GUEST_QUEUE_RANGE_INDEX);
+        store<u32>(q, done, L.GUEST_QUEUE_RANGE_OFFSET);
+        return n;
+      }
+      done += length;
+    }
+    if (bytes - done >= BODY) {
+      // `max` is reached.
+      store<u32>(q, index, L.GUEST_QUEUE_RANGE_INDEX);
+      store<u32>(q, done, L.GUEST_QUEUE_RANGE_OFFSET);
+      return n;
+    }
+  }
+  dropCoalescing(q);
+  store<u32>(q, 0, L.GUEST_QUEUE_RANGE_COUNT);
+  store<u32>(q, 0, L.GUEST_QUEUE_RANGE_INDEX);
+  store<u32>(q, 0, L.GUEST_QUEUE_RANGE_OFFSET);
+  pushCompletion(q, load<u32>(q, L.GUEST_QUEUE_RANGE_ID_LOW), load<u32>(q, L.GUEST_QUEUE_RANGE_ID_HIGH), load<u32>(q, L.GUEST_QUEUE_RANGE_STATUS));
+  return n;
+}
+
+@inline
+function pushCompletion(q: u32, idLow: u32, idHigh: u32, status: u32): void {
+  const n = load<u32>(q, L.GUEST_QUEUE_COMPLETION_COUNT);
+  const at = load<u32>(q, L.GUEST_QUEUE_COMPLETIONS) + (n << 4);
+  store<u32>(at, idLow);
+  store<u32>(at + 4, idHigh);
+  store<u32>(at + 8, status);
+  store<u32>(q, n + 1, L.GUEST_QUEUE_COMPLETION_COUNT);
+}
+
+/** Checks a transfer-page packet and copies its ranges. A refused one is completed with FAIL at once: the host must not
+ *  lose the section (facts/linux-guest.md D23). False = ring corrupt. */
+function startTransfer(q: u32): bool {
+  const data = packetData;
+  const idLow = load<u32>(packetAt, L.WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
+  const idHigh = load<u32>(packetAt + 4, L.WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
+  if (data < 24) {
+    ringFail(q, L.RING_ERROR_EXTENDED_HEADER, data);
+    return false;
+  }
+  const set: u32 = load<u16>(packetAt, 16);
+  const ranges = load<u32>(packetAt, 20);
+  count(q + L.GUEST_QUEUE_RX_MESSAGES, 1);
+  let error: u32 = 0;
+  if (ranges == 0 || ranges > (data - 24) >>> 3 || ranges > load<u32>(q, L.GUEST_QUEUE_RANGE_CAPACITY)) error = L.GUEST_QUEUE_RX_BAD_RANGE;
+  else if (set != load<u32>(q, L.GUEST_QUEUE_RECEIVE_BUFFER_ID)) error = L.GUEST_QUEUE_RX_BAD_SET;
+  else if (packetBytes - data < 8 || load<u32>(packetAt + data) != 107) error = L.GUEST_QUEUE_RX_BAD_NVSP;
+  if (error != 0) {
+    count(q + error, 1);
+    pushCompletion(q, idLow, idHigh, FAIL);
+    return true;
+  }
+  const copy = load<u32>(q, L.GUEST_QUEUE_RANGES);
+  if (ranges == 1) store<u64>(copy, load<u64>(packetAt, 24));
+  else copyBytes(copy, packetAt + 24, ranges << 3);
+  store<u32>(q, ranges, L.GUEST_QUEUE_RANGE_COUNT);
+  store<u32>(q, idLow, L.GUEST_QUEUE_RANGE_ID_LOW);
+  store<u32>(q, idHigh, L.GUEST_QUEUE_RANGE_ID_HIGH);
+  store<u32>(q, SUCCESS, L.GUEST_QUEUE_RANGE_STATUS);
+  return true;
+}
+
+/** A completion. False = the event buffer is full: look at it again later. */
+function takeCompletion(q: u32): bool {
+  const idLow = load<u32>(packetAt, L.WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
+  const idHigh = load<u32>(packetAt + 4, L.WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
+  const bytes = packetBytes - packetData;
+  const payload = packetAt + packetData;
+  if (idHigh != L.TX_TRANSACTION) return putEvent(q, L.EVENT_KIND_COMPLETION, idLow, idHigh, 0, 0, payload, bytes);
+  if (bytes < 8 || load<u32>(payload) != COMPLETION || !finishSend(q, idLow, load<u32>(payload + 4) == SUCCESS)) {
+    count(q + L.GUEST_QUEUE_TX_UNKNOWN_TRANSACTION, 1);
+  }
+  return true;
+}
+
+export function guestFlush(q: u32): u32 {
+  const total = load<u32>(q, L.GUEST_QUEUE_COMPLETION_COUNT);
+  if (total == 0) return 0;
+  const list = load<u32>(q, L.GUEST_QUEUE_COMPLETIONS);
+  let i: u32 = 0;
+  for (; i < total; i++) {
+    if (!ringRoom(q, COMPLETION_BYTES)) {
+      count(q + L.GUEST_QUEUE_RX_COMPLETIONS_DELAYED, 1);
+      store<u32>(q, COMPLETION_BYTES, L.CHANNEL_END_BLOCKED);
+      break;
+    }
+    const from = list + (i << 4);
+    const at = openPacket(q, COMPLETION_BYTES);
+    storeDescriptor(at, 11, L.WIRE_PACKET_DESCRIPTOR_SIZE, COMPLETION_BYTES - 8, 0, load<u32>(from), load<u32>(from + 4));
+    store<u32>(at + L.WIRE_PACKET_DESCRIPTOR_SIZE, COMPLETION);
+    store<u32>(at + L.WIRE_PACKET_DESCRIPTOR_SIZE + 4, load<u32>(from + 8));
+    closePacket(q, at, COMPLETION_BYTES);
+  }
+  count(q + L.GUEST_QUEUE_RING_PACKETS_OUT, i);
+  if (i < total) memory.copy(list, list + (i << 4), (total - i) << 4);
+  store<u32>(q, total - i, L.GUEST_QUEUE_COMPLETION_COUNT);
+  ringPublish(q, q + L.GUEST_QUEUE_SIGNALS);
+  return total - i;
+}
+
+export function guestPoll(q: u32, handles: u32, max: u32): u32 {
+  let n: u32 = 0;
+  if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) {
+    n = deliverRanges(q, handles, 0, max);
+    if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) return n;
+  }
+  if (load<u32>(q, L.CHANNEL_END_RING_ERROR) != 0) return n;
+  const capacity = load<u32>(q, L.GUEST_QUEUE_COMPLETION_CAPACITY);
+  const write = readLimit(q);
+  let read = load<u32>(q, L.CHANNEL_END_READ_INDEX);
+  let packets: u32 = 0;
+  while (read != write && n < max && load<u32>(q, L.GUEST_QUEUE_COMPLETION_COUNT) < capacity) {
+    if (!nextPacket(q, read, write)) break;
+    const next = packetNext;
+    if (packetType == 7) {
+      if (!startTransfer(q)) break;
+      if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) n = deliverRanges(q, handles, n, max);
+    } else if (packetType == 11) {
+      if (!takeCompletion(q)) break;
+    } else if (packetType == 6) {
+      const idLow = load<u32>(packetAt, L.WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
+      const idHigh = load<u32>(packetAt + 4, L.WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
+      const bytes = packetBytes - packetData;
+      if (!putEvent(q, L.EVENT_KIND_NVSP, idLow, idHigh, packetFlags & 1, 6, packetAt + packetData, bytes)) break;
+    } else count(q + L.GUEST_QUEUE_RX_BAD_TYPE, 1);
+    read = next;
+    packets++;
+    if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) break;
+  }
+  count(q + L.GUEST_QUEUE_RING_PACKETS_IN, packets);
+  ringRelease(q, read, q + L.GUEST_QUEUE_SIGNALS);
+  guestFlush(q);
+  if (load<u32>(q, L.GUEST_QUEUE_SECTION) != L.NO_SECTION) guestSend(q, 0, 0);
+  return n;
+}
+
+export function guestAbandon(q: u32): void {
+  abandonSends(q);
+  const mbuf = load<u32>(q, L.GUEST_QUEUE_COALESCING);
+  if (mbuf != 0) freeChain(mbuf);
+  store<u32>(q, 0, L.GUEST_QUEUE_COALESCING);
+  store<u32>(q, 0, L.GUEST_QUEUE_RANGE_COUNT);
+  store<u32>(q, 0, L.GUEST_QUEUE_COMPLETION_COUNT);
+}

@@ -1,0 +1,381 @@
+// The guest's transmit burst: RNDIS header and per-packet info, then a copy into a send-buffer section (several small
+// packets share one) or guest-page ranges (facts/linux-guest.md 3).
+import { checksumFinish } from './checksum';
+import { copyBytes } from './copy';
+import * as L from './generated';
+import { freeChain } from './pool';
+import { closePacket, count, MAX_PACKET, openPacket, ringFree, ringPublish, ringRoom, storeDescriptor } from './ring';
+import { PACKET_HEADER, PPI_SIZE, putNvspData, putPacketHeader, putPpi, vlanInfo } from './rndis';
+
+const CHECKSUMS: u32 = L.PACKET_FLAG_TX_IP_CHECKSUM | L.PACKET_FLAG_TX_TCP_CHECKSUM | L.PACKET_FLAG_TX_UDP_CHECKSUM;
+const REFUSED: u32 = 0xffffffff;
+
+// How prepare() decided to send the packet at hand.
+let wantsLso: bool = false;
+let wantsChecksum: bool = false; // by the host
+let softwareChecksum: bool = false;
+let infoBytes: u32 = 0;
+
+/** Which offload bit the packet's checksum needs. */
+@inline
+function checksumOffload(flags: u32): u32 {
+  const v6 = (flags & L.PACKET_FLAG_IPV6) != 0;
+  let bits: u32 = (flags & L.PACKET_FLAG_TX_IP_CHECKSUM) != 0 ? L.OFFLOAD_IPV4_HEADER_TX : 0;
+  if (flags & L.PACKET_FLAG_TX_TCP_CHECKSUM) bits |= v6 ? L.OFFLOAD_TCP6_TX : L.OFFLOAD_TCP4_TX;
+  if (flags & L.PACKET_FLAG_TX_UDP_CHECKSUM) bits |= v6 ? L.OFFLOAD_UDP6_TX : L.OFFLOAD_UDP4_TX;
+  return bits;
+}
+
+/** Decides offloads; false = this packet cannot be sent on this channel. */
+function prepare(q: u32, mbuf: u32, flags: u32, bytes: u32): bool {
+  const offloads = load<u32>(q, L.GUEST_QUEUE_OFFLOADS);
+  wantsLso = false;
+  wantsChecksum = false;
+  softwareChecksum = false;
+  let infos: u32 = 0;
+  if (bytes < 14) return false;
+  if (flags & L.PACKET_FLAG_TX_TSO) {
+    const v6 = (flags & L.PACKET_FLAG_IPV6) != 0;
+    const l4 = load<u32>(mbuf, L.MBUF_L4_OFFSET);
+    if ((offloads & (v6 ? L.OFFLOAD_LSO6 : L.OFFLOAD_LSO4)) == 0) return false;
+    if (bytes > load<u32>(q, v6 ? L.GUEST_QUEUE_LSO_MAX6 : L.GUEST_QUEUE_LSO_MAX4)) return false;
+    if (load<u32>(mbuf, L.MBUF_MSS) == 0 || l4 < (v6 ? 54 : 34) || l4 + 20 > load<u32>(mbuf, L.MBUF_DATA_LENGTH)) return false;
+    wantsLso = true;
+    infos++;
+  } else {
+    if (bytes > load<u32>(q, L.GUEST_QUEUE_MAX_FRAME_BYTES)) return false;
+    if (flags & CHECKSUMS) {
+      const needed = checksumOffload(flags);
+      if ((offloads & needed) == needed) {
+        wantsChecksum = true;
+        infos++;
+      } else softwareChecksum = true;
+    }
+  }
+  if (flags & L.PACKET_FLAG_VLAN) infos++;
+  if (flags & L.PACKET_FLAG_HASH) infos++;
+  infoBytes = infos * PPI_SIZE;
+  return true;
+}
+
+/** Writes RNDIS header and per-packet info at `at`, in the order a Linux guest uses: hash, VLAN, LSO or checksum. */
+function putHeaders(at: u32, mbuf: u32, flags: u32, bytes: u32): void {
+  putPacketHeader(at, PACKET_HEADER + infoBytes + bytes, PACKET_HEADER + infoBytes, bytes, infoBytes);
+  let info = at + PACKET_HEADER;
+  if (flags & L.PACKET_FLAG_HASH) info = putPpi(info, L.PPI_HASH_VALUE, load<u32>(mbuf, L.MBUF_HASH));
+  if (flags & L.PACKET_FLAG_VLAN) info = putPpi(info, L.PPI_VLAN, vlanInfo(load<u32>(mbuf, L.MBUF_VLAN_TCI)));
+  if (wantsLso) {
+    const v6: u32 = flags & L.PACKET_FLAG_IPV6 ? L.PPI_LSO_IPV6 : 0;
+    putPpi(info, L.PPI_LSO, load<u32>(mbuf, L.MBUF_MSS) | (load<u32>(mbuf, L.MBUF_L4_OFFSET) << L.PPI_LSO_OFFSET_SHIFT) | L.PPI_LSO_TYPE2 | v6);
+  } else if (wantsChecksum) {
+    let word = load<u32>(mbuf, L.MBUF_L4_OFFSET) << L.PPI_TX_OFFSET_SHIFT;
+    word |= flags & L.PACKET_FLAG_IPV6 ? L.PPI_TX_IPV6 : L.PPI_TX_IPV4;
+    if (flags & L.PACKET_FLAG_TX_TCP_CHECKSUM) word |= L.PPI_TX_TCP;
+    if (flags & L.PACKET_FLAG_TX_UDP_CHECKSUM) word |= L.PPI_TX_UDP;
+    if (flags & L.PACKET_FLAG_TX_IP_CHECKSUM) word |= L.PPI_TX_IP_HEADER;
+    putPpi(info, L.PPI_CHECKSUM, word);
+  }
+}
+
+/** LSO wants the lengths zero and the TCP checksum field seeded with the sum of a pseudo header without length. */
+function seedLso(data: u32, l4: u32, flags: u32): void {
+  let sum: u32 = 6 << 8; // protocol TCP, in the byte order of the sum below
+  let from: u32;
+  let words: u32;
+  if (flags & L.PACKET_FLAG_IPV6) {
+    store<u16>(data + 18, 0);
+    from = data + 22;
+    words = 16;
+  } else {
+    store<u16>(data + 16, 0);
+    store<u16>(data + 24, 0);
+    from = data + 26;
+    words = 4;
+  }
+  for (let i: u32 = 0; i < words; i++) sum += load<u16>(from + (i << 1));
+  sum = (sum & 0xffff) + (sum >>> 16);
+  sum = (sum & 0xffff) + (sum >>> 16);
+  store<u16>(data + l4 + 16, <u16>sum);
+}
+
+/** Takes a send slot; REFUSED when every one is in flight. */
+function takeSlot(q: u32): u32 {
+  const free = load<u32>(q, L.GUEST_QUEUE_FREE_SLOT_COUNT);
+  if (free == 0) {
+    count(q + L.GUEST_QUEUE_TX_NO_SLOT, 1);
+    return REFUSED;
+  }
+  store<u32>(q, free - 1, L.GUEST_QUEUE_FREE_SLOT_COUNT);
+  return load<u32>(load<u32>(q, L.GUEST_QUEUE_FREE_SLOTS) + ((free - 1) << 2));
+}
+
+@inline
+function slotAt(q: u32, slot: u32): u32 {
+  return load<u32>(q, L.GUEST_QUEUE_SLOTS) + slot * L.TX_SLOT_SIZE;
+}
+
+@inline
+function fillSlot(q: u32, slot: u32, section: u32, mbuf: u32, packets: u32, bytes: u32): u32 {
+  const at = slotAt(q, slot);
+  store<u32>(at, 1, L.TX_SLOT_BUSY);
+  store<u32>(at, section, L.TX_SLOT_SECTION);
+  store<u32>(at, mbuf, L.TX_SLOT_MBUF);
+  store<u32>(at, packets, L.TX_SLOT_PACKETS);
+  store<u32>(at, bytes, L.TX_SLOT_BYTES);
+  return slot | (load<u32>(at, L.TX_SLOT_GENERATION) << 16);
+}
+
+/** The send of transaction `id` is over: frees what it held. False = no such send in flight. */
+export function finishSend(q: u32, id: u32, success: bool): bool {
+  const slot = id & 0xffff;
+  if (slot >= load<u32>(q, L.GUEST_QUEUE_SLOT_COUNT)) return false;
+  const at = slotAt(q, slot);
+  if (load<u32>(at, L.TX_SLOT_BUSY) == 0 || load<u32>(at, L.TX_SLOT_GENERATION) != id >>> 16) return false;
+  const packets = load<u32>(at, L.TX_SLOT_PACKETS);
+  if (success) {
+    count(q + L.GUEST_QUEUE_TX_COMPLETED, packets);
+    count(q + L.GUEST_QUEUE_TX_COMPLETED_BYTES, load<u32>(at, L.TX_SLOT_BYTES));
+  } else count(q + L.GUEST_QUEUE_TX_FAILED, packets);
+  releaseSlot(q, slot);
+  return true;
+}
+
+function releaseSlot(q: u32, slot: u32): void {
+  const at = slotAt(q, slot);
+  const section = load<u32>(at, L.TX_SLOT_SECTION);
+  store<u32>(at, 0, L.TX_SLOT_BUSY);
+  store<u32>(at, (load<u32>(at, L.TX_SLOT_GENERATION) + 1) & 0xffff, L.TX_SLOT_GENERATION);
+  if (section != L.NO_SECTION) freeSection(q, section);
+  const mbuf = load<u32>(at, L.TX_SLOT_MBUF);
+  if (mbuf != 0) freeChain(mbuf);
+  const free = load<u32>(q, L.GUEST_QUEUE_FREE_SLOT_COUNT);
+  store<u32>(load<u32>(q, L.GUEST_QUEUE_FREE_SLOTS) + (free << 2), slot);
+  store<u32>(q, free + 1, L.GUEST_QUEUE_FREE_SLOT_COUNT);
+}
+
+@inline
+function freeSection(q: u32, section: u32): void {
+  const free = load<u32>(q, L.GUEST_QUEUE_FREE_SECTION_COUNT);
+  store<u32>(load<u32>(q, L.GUEST_QUEUE_FREE_SECTIONS) + (free << 2), section);
+  store<u32>(q, free + 1, L.GUEST_QUEUE_FREE_SECTION_COUNT);
+}
+
+/** Sends in flight. */
+@inline
+function outstanding(q: u32): u32 {
+  return load<u32>(q, L.GUEST_QUEUE_SLOT_COUNT) - load<u32>(q, L.GUEST_QUEUE_FREE_SLOT_COUNT);
+}
+
+function blocked(q: u32, bytes: u32): void {
+  store<u32>(q, bytes, L.CHANNEL_END_BLOCKED);
+  count(q + L.GUEST_QUEUE_RING_FULL, 1);
+}
+
+/** Sends the open section as one message. False = no room (or no slot): it stays open for the next time. */
+function flushSection(q: u32): bool {
+  const section = load<u32>(q, L.GUEST_QUEUE_SECTION);
+  if (section == L.NO_SECTION) return true;
+  const payload = load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES);
+  const total = L.WIRE_PACKET_DESCRIPTOR_SIZE + ((payload + 7) & ~7) + 8;
+  if (!ringRoom(q, total + load<u32>(q, L.CHANNEL_END_SPARE))) {
+    blocked(q, total + load<u32>(q, L.CHANNEL_END_SPARE));
+    return false;
+  }
+  const slot = takeSlot(q);
+  if (slot == REFUSED) return false;
+  const packets = load<u32>(q, L.GUEST_QUEUE_SECTION_PACKETS);
+  const bytes = load<u32>(q, L.GUEST_QUEUE_SECTION_BYTES);
+  const id = fillSlot(q, slot, section, 0, packets, bytes);
+  const at = openPacket(q, total);
+  storeDescriptor(at, 6, L.WIRE_PACKET_DESCRIPTOR_SIZE, total - 8, 1, id, L.TX_TRANSACTION);
+  putNvspData(at + L.WIRE_PACKET_DESCRIPTOR_SIZE, payload, section, load<u32>(q, L.GUEST_QUEUE_SECTION_USED));
+  closePacket(q, at, total);
+  store<u32>(q, L.NO_SECTION, L.GUEST_QUEUE_SECTION);
+  count(q + L.GUEST_QUEUE_RING_PACKETS_OUT, 1);
+  count(q + L.GUEST_QUEUE_TX_MESSAGES, 1);
+  return true;
+}
+
+/** Copies a packet into the open section, or into a new one. 1 = done, 0 = try later, -1 = no section: send it directly. */
+function sendCopied(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
+  const message = PACKET_HEADER + infoBytes + bytes;
+  const sectionBytes = load<u32>(q, L.GUEST_QUEUE_SEND_SECTION_BYTES);
+  const alignment = load<u32>(q, L.GUEST_QUEUE_PACKET_ALIGNMENT) - 1;
+  let section = load<u32>(q, L.GUEST_QUEUE_SECTION);
+  let used = 0;
+  if (section != L.NO_SECTION) {
+    used = load<u32>(q, L.GUEST_QUEUE_SECTION_USED);
+    const padded = (used + alignment) & ~alignment;
+    if (padded + message > sectionBytes || load<u32>(q, L.GUEST_QUEUE_SECTION_PACKETS) >= load<u32>(q, L.GUEST_QUEUE_MAX_PACKETS_PER_MESSAGE)) {
+      if (!flushSection(q)) return 0;
+      section = L.NO_SECTION;
+    } else if (padded != used) {
+      // The padding belongs to the message before it.
+      const last = load<u32>(q, L.GUEST_QUEUE_SECTION_LAST);
+      store<u32>(last, load<u32>(last, L.WIRE_RNDIS_PACKET_MESSAGE_LENGTH) + padded - used, L.WIRE_RNDIS_PACKET_MESSAGE_LENGTH);
+      const buffer = load<u32>(q, L.GUEST_QUEUE_SEND_BUFFER) + section * sectionBytes;
+      memory.fill(buffer + used, 0, padded - used);
+      used = padded;
+    }
+  }
+  if (section == L.NO_SECTION) {
+    const free = load<u32>(q, L.GUEST_QUEUE_FREE_SECTION_COUNT);
+    if (free == 0) {
+      count(q + L.GUEST_QUEUE_TX_NO_SECTION, 1);
+      return -1;
+    }
+    section = load<u32>(load<u32>(q, L.GUEST_QUEUE_FREE_SECTIONS) + ((free - 1) << 2));
+    store<u32>(q, free - 1, L.GUEST_QUEUE_FREE_SECTION_COUNT);
+    store<u32>(q, section, L.GUEST_QUEUE_SECTION);
+    store<u32>(q, 0, L.GUEST_QUEUE_SECTION_PACKETS);
+    store<u32>(q, 0, L.GUEST_QUEUE_SECTION_BYTES);
+    used = 0;
+  }
+  const at = load<u32>(q, L.GUEST_QUEUE_SEND_BUFFER) + section * sectionBytes + used;
+  putHeaders(at, mbuf, flags, bytes);
+  let to = at + PACKET_HEADER + infoBytes;
+  for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) {
+    const length = load<u32>(segment, L.MBUF_DATA_LENGTH);
+    copyBytes(to, load<u32>(segment, L.MBUF_DATA), length);
+    to += length;
+  }
+  if (softwareChecksum) checksumFinish(at + PACKET_HEADER + infoBytes, bytes, flags, load<u32>(mbuf, L.MBUF_L4_OFFSET));
+  store<u32>(q, at, L.GUEST_QUEUE_SECTION_LAST);
+  store<u32>(q, used + message, L.GUEST_QUEUE_SECTION_USED);
+  store<u32>(q, load<u32>(q, L.GUEST_QUEUE_SECTION_PACKETS) + 1, L.GUEST_QUEUE_SECTION_PACKETS);
+  store<u32>(q, load<u32>(q, L.GUEST_QUEUE_SECTION_BYTES) + bytes, L.GUEST_QUEUE_SECTION_BYTES);
+  count(q + L.GUEST_QUEUE_TX_COPIED, 1);
+  freeChain(mbuf);
+  return 1;
+}
+
+/** Pages that `bytes` bytes at `address` touch. */
+@inline
+function pagesOf(address: u32, bytes: u32): u32 {
+  return ((address & 4095) + bytes + 4095) >>> 12;
+}
+
+/** Sends a packet by guest-page ranges. The RNDIS header goes into the first segment's headroom, so that header and
+ *  first data are one range: hosts refuse a header that is split over two. 1 = done, 0 = try later, -1 = cannot. */
+function sendDirect(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
+  if (!flushSection(q)) return 0;
+  const header = PACKET_HEADER + infoBytes;
+  const data = load<u32>(mbuf, L.MBUF_DATA);
+  const start = data - header;
+  const base = load<u32>(q, L.GUEST_QUEUE_PFN_BASE);
+  const limit = base + (load<u32>(q, L.GUEST_QUEUE_PFN_PAGES) << 12);
+  if (start < load<u32>(mbuf, L.MBUF_BUFFER)) return -1;
+  let ranges: u32 = 0;
+  let extended: u32 = 8;
+  for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) {
+    const lead = segment == mbuf ? header : 0;
+    const at = load<u32>(segment, L.MBUF_DATA) - lead;
+    const length = load<u32>(segment, L.MBUF_DATA_LENGTH) + lead;
+    if (length == 0) continue;
+    if (at < base || at >= limit || length > limit - at) return -1;
+    extended += 8 + (pagesOf(at, length) << 3);
+    if (++ranges > 64) return -1;
+  }
+  const payload = (load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES) + 7) & ~7;
+  const total = L.WIRE_PACKET_DESCRIPTOR_SIZE + extended + payload + 8;
+  if (total > MAX_PACKET) return -1;
+  const needed = total + load<u32>(q, L.CHANNEL_END_SPARE);
+  if (!ringRoom(q, needed)) {
+    blocked(q, needed);
+    return 0;
+  }
+  if (softwareChecksum) {
+    if (load<u32>(mbuf, L.MBUF_NEXT) != 0) return -1;
+    checksumFinish(data, bytes, flags, load<u32>(mbuf, L.MBUF_L4_OFFSET));
+  }
+  const slot = takeSlot(q);
+  if (slot == REFUSED) return 0;
+  if (wantsLso) seedLso(data, load<u32>(mbuf, L.MBUF_L4_OFFSET), flags);
+  putHeaders(start, mbuf, flags, bytes);
+  const id = fillSlot(q, slot, L.NO_SECTION, mbuf, 1, bytes);
+  const at = openPacket(q, total);
+  storeDescriptor(at, 9, L.WIRE_PACKET_DESCRIPTOR_SIZE + extended, total - 8, 1, id, L.TX_TRANSACTION);
+  store<u32>(at + L.WIRE_PACKET_DESCRIPTOR_SIZE, 0);
+  store<u32>(at + L.WIRE_PACKET_DESCRIPTOR_SIZE + 4, ranges);
+  let to = at + L.WIRE_PACKET_DESCRIPTOR_SIZE + 8;
+  const table = load<u32>(q, L.GUEST_QUEUE_PFN_TABLE);
+  for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) {
+    const lead = segment == mbuf ? header : 0;
+    const from = load<u32>(segment, L.MBUF_DATA) - lead;
+    const length = load<u32>(segment, L.MBUF_DATA_LENGTH) + lead;
+    if (length == 0) continue;
+    const pages = pagesOf(from, length);
+    store<u32>(to, length);
+    store<u32>(to + 4, from & 4095);
+    copyBytes(to + 8, table + (((from - base) >>> 12) << 3), pages << 3);
+    to += 8 + (pages << 3);
+  }
+  putNvspData(at + L.WIRE_PACKET_DESCRIPTOR_SIZE + extended, load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES), L.NO_SECTION, 0);
+  closePacket(q, at, total);
+  count(q + L.GUEST_QUEUE_RING_PACKETS_OUT, 1);
+  count(q + L.GUEST_QUEUE_TX_MESSAGES, 1);
+  count(q + L.GUEST_QUEUE_TX_DIRECT, 1);
+  return 1;
+}
+
+/** Sends one packet. 1 = taken (sent, or dropped and counted), 0 = try later. */
+function sendOne(q: u32, mbuf: u32): i32 {
+  const flags = load<u32>(mbuf, L.MBUF_FLAGS);
+  const bytes = load<u32>(mbuf, L.MBUF_PACKET_LENGTH);
+  let sent = -1;
+  if (prepare(q, mbuf, flags, bytes)) {
+    if (!wantsLso && PACKET_HEADER + infoBytes + bytes <= load<u32>(q, L.GUEST_QUEUE_COPY_LIMIT)) sent = sendCopied(q, mbuf, flags, bytes);
+    if (sent < 0) sent = sendDirect(q, mbuf, flags, bytes);
+  }
+  if (sent == 0) {
+    count(q + L.GUEST_QUEUE_TX_BUSY, 1);
+    return 0;
+  }
+  if (sent < 0) {
+    count(q + L.GUEST_QUEUE_TX_TOO_BIG, 1);
+    freeChain(mbuf);
+    return 1;
+  }
+  count(q + L.GUEST_QUEUE_TX_PACKETS, 1);
+  count(q + L.GUEST_QUEUE_TX_BYTES, bytes);
+  if (wantsLso) count(q + L.GUEST_QUEUE_TX_LSO, 1);
+  if (wantsChecksum) count(q + L.GUEST_QUEUE_TX_CHECKSUM, 1);
+  if (softwareChecksum) count(q + L.GUEST_QUEUE_TX_SOFTWARE_CHECKSUM, 1);
+  if (flags & L.PACKET_FLAG_VLAN) count(q + L.GUEST_QUEUE_TX_VLAN, 1);
+  return 1;
+}
+
+export function guestSend(q: u32, handles: u32, n: u32): u32 {
+  if (load<u32>(q, L.CHANNEL_END_RING_ERROR) != 0) return 0;
+  const size = load<u32>(q, L.CHANNEL_END_WRITE_SIZE);
+  if (load<u32>(q, L.GUEST_QUEUE_STOPPED)) {
+    // Woken above 20 % free, or when nothing is outstanding (facts/linux-guest.md 3.4).
+    if (ringFree(q, true) * 5 < size && outstanding(q) != 0) return 0;
+    store<u32>(q, 0, L.GUEST_QUEUE_STOPPED);
+    count(q + L.GUEST_QUEUE_TX_WAKES, 1);
+  }
+  store<u32>(q, 0, L.CHANNEL_END_BLOCKED);
+  let i: u32 = 0;
+  for (; i < n; i++) {
+    if (sendOne(q, load<u32>(handles + (i << 2))) == 0) break;
+  }
+  flushSection(q);
+  ringPublish(q, q + L.GUEST_QUEUE_SIGNALS);
+  if (ringFree(q, false) * 10 < size && ringFree(q, true) * 10 < size) {
+    store<u32>(q, 1, L.GUEST_QUEUE_STOPPED);
+    count(q + L.GUEST_QUEUE_TX_STOPS, 1);
+    store<u32>(q, size / 5, L.CHANNEL_END_BLOCKED);
+  }
+  return i;
+}
+
+/** Gives back all that sends in flight and the open section hold: the host has closed, or will never answer. */
+export function abandonSends(q: u32): void {
+  const slots = load<u32>(q, L.GUEST_QUEUE_SLOT_COUNT);
+  for (let slot: u32 = 0; slot < slots; slot++) {
+    if (load<u32>(slotAt(q, slot), L.TX_SLOT_BUSY)) releaseSlot(q, slot);
+  }
+  const section = load<u32>(q, L.GUEST_QUEUE_SECTION);
+  if (section != L.NO_SECTION) freeSection(q, section);
+  store<u32>(q, L.NO_SECTION, L.GUEST_QUEUE_SECTION);
+}
