@@ -7,8 +7,13 @@ export const PORT_FILTER = {
   MULTICAST: 0x2,
   ALL_MULTICAST: 0x4,
   BROADCAST: 0x8,
-  PROMISCUOUS: 0x20, // everything in its VLANs, unknown unicast too
+  PROMISCUOUS: 0x20, // everything in its VLANs, other ports' unicast too
+  UNKNOWN: 0x1_0000, // not NDIS, ignored on NICs: flooded unicast to stations not yet seen, as a way out needs
 } as const;
+
+/** What an uplink asks for: all that may concern stations behind it. */
+export const UPLINK_FILTER =
+  PORT_FILTER.DIRECTED | PORT_FILTER.ALL_MULTICAST | PORT_FILTER.BROADCAST | PORT_FILTER.UNKNOWN;
 
 /**
  * How a port takes part in VLANs. Ids are 1..4094; 0 stands for "untagged".
@@ -16,6 +21,7 @@ export const PORT_FILTER = {
  *   only carries a priority, is taken as untagged). Everything leaves without a tag.
  * - trunk: frames without a tag belong to `native`, tagged ones to the VLAN of their tag when `allowed` has it (absent =
  *   all). Frames of the native VLAN leave untagged, others tagged.
+ * A priority tag stays on where it leaves untagged from VLAN 0.
  */
 export type VlanMode =
   | { readonly mode: 'access'; readonly vlan: number }
