@@ -34,17 +34,27 @@ export function store16(at: u32, value: u32): void {
   store<u16>(at, bswap<u16>(<u16>value));
 }
 
+/** Headers must end within the first `head` bytes; the packet has `bytes`. */
+let head: u32 = 0;
+
 /** True when an IPv4 or IPv6 header with its extensions is whole. */
+@inline
 export function parse(address: u32, bytes: u32): bool {
+  return parseHead(address, bytes, bytes);
+}
+
+/** The same when only the first `headBytes` of the packet's `bytes` bytes lie at `address`. */
+export function parseHead(address: u32, headBytes: u32, bytes: u32): bool {
+  head = headBytes;
   family = IP_NONE;
   fragment = false;
   protocol = 0;
   missing = 0;
-  if (bytes < 14) return false;
+  if (head < 14) return false;
   let offset: u32 = 14;
   let type = load16(address + 12);
   for (let tags: u32 = 0; tags < 2 && (type == 0x8100 || type == 0x88a8); tags++) {
-    if (offset + 4 > bytes) return false;
+    if (offset + 4 > head) return false;
     type = load16(address + offset + 2);
     offset += 4;
   }
@@ -60,10 +70,10 @@ function setEnd(end: u32, bytes: u32): void {
 }
 
 function parse4(address: u32, bytes: u32): bool {
-  if (l3 + 20 > bytes) return false;
+  if (l3 + 20 > head) return false;
   const first = <u32>load<u8>(address + l3);
   const header = (first & 15) << 2;
-  if (first >>> 4 != 4 || header < 20 || l3 + header > bytes) return false;
+  if (first >>> 4 != 4 || header < 20 || l3 + header > head) return false;
   const total = load16(address + l3 + 2);
   if (total != 0 && total < header) return false;
   setEnd(total == 0 ? bytes : l3 + total, bytes);
@@ -76,16 +86,17 @@ function parse4(address: u32, bytes: u32): bool {
 }
 
 function parse6(address: u32, bytes: u32): bool {
-  if (l3 + 40 > bytes || load<u8>(address + l3) >>> 4 != 6) return false;
+  if (l3 + 40 > head || load<u8>(address + l3) >>> 4 != 6) return false;
   const payload = load16(address + l3 + 4);
   setEnd(payload == 0 ? bytes : l3 + 40 + payload, bytes);
+  const limit = ipEnd < head ? ipEnd : head;
   destination = l3 + 24;
   let next = <u32>load<u8>(address + l3 + 6);
   let offset: u32 = l3 + 40;
   for (let i: u32 = 0; i < MAX_EXTENSIONS; i++) {
     let header: u32 = 0;
     if (next != 0 && next != 43 && next != 44 && next != 51 && next != 60 && next != 135) break;
-    if (offset + 8 > ipEnd) return false;
+    if (offset + 8 > limit) return false;
     const length = <u32>load<u8>(address + offset + 1);
     if (next == 44) {
       header = 8;
@@ -93,7 +104,7 @@ function parse6(address: u32, bytes: u32): bool {
     } else {
       header = next == 51 ? (length + 2) << 2 : (length + 1) << 3;
     }
-    if (offset + header > ipEnd) return false;
+    if (offset + header > limit) return false;
     if (next == 43 && load<u8>(address + offset + 3) != 0 && header >= 24) {
       // Segments left: type 4 lists the final destination first (RFC 8754), types 0 and 2 last.
       destination = load<u8>(address + offset + 2) == 4 ? offset + 8 : offset + header - 16;
