@@ -7,7 +7,15 @@ export interface Datapath {
   /** Takes the indices that the ring's control pages hold; interrupts from the peer are masked. */
   endInit(end: number): void;
   /** Writes one in-band (6) or completion (11) packet and publishes it. 0 = no room. */
-  ringSend(end: number, type: number, flags: number, idLow: number, idHigh: number, payload: number, bytes: number): number;
+  ringSend(
+    end: number,
+    type: number,
+    flags: number,
+    idLow: number,
+    idHigh: number,
+    payload: number,
+    bytes: number,
+  ): number;
   /** Masks the peer's interrupts while we poll. */
   ringMask(end: number): void;
   /** Unmasks; true when something arrived meanwhile, so that the caller must not sleep. */
@@ -51,7 +59,16 @@ export interface Datapath {
   checksumVerify(address: number, bytes: number): number;
   /** Cuts a TSO packet into segments of `mss` payload bytes, checksums filled in. Segment i goes to output + i * stride, its length to
    *  the u32 array `lengths`. Returns how many, or 0 when the packet is malformed or more than `max` would be needed. */
-  segment(address: number, bytes: number, l4Offset: number, mss: number, output: number, stride: number, lengths: number, max: number): number;
+  segment(
+    address: number,
+    bytes: number,
+    l4Offset: number,
+    mss: number,
+    output: number,
+    stride: number,
+    lengths: number,
+    max: number,
+  ): number;
   /** Toeplitz hash of `bytes` input bytes (at most 36) under the 40-byte key at `key`. */
   toeplitz(key: number, input: number, bytes: number): number;
   /** Reads the virtio_net_hdr (VNET_HEADER_BYTES before `data`) of a packet from a TAP into the mbuf's cells; takes an 802.1Q tag out

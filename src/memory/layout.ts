@@ -41,10 +41,7 @@ const endCells = {
   published: 'u32', // write index as last published
   spare: 'u32', // bytes that data must leave free in the ring for control and completions
   blocked: 'u32', // bytes of room that the writer waits for, 0 = none; announced to the peer before sleeping
-} as const;
-
-/** Counters that both kinds of channel keep. */
-const endCounters = {
+  reserved: 'u32',
   signals: 'u64', // times needSignal was raised
   ringPacketsIn: 'u64',
   ringPacketsOut: 'u64',
@@ -58,7 +55,7 @@ const eventCells = {
   eventUsed: 'u32', // TypeScript resets it to 0 once it has read the EVENT records
 } as const;
 
-export const CHANNEL_END = cells('CHANNEL_END', { ...endCells, ...endCounters });
+export const CHANNEL_END = cells('CHANNEL_END', endCells);
 
 /** An EVENT record: this header, then `bytes` bytes, padded to 8. */
 export const EVENT = cells('EVENT', { kind: 'u32', bytes: 'u32', idLow: 'u32', idHigh: 'u32', a: 'u32', b: 'u32' }, 8);
@@ -208,7 +205,6 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   sectionBytes: 'u32',
   sectionLast: 'u32', // arena address of the last RNDIS message in the section
   softwareMtu: 'u32',
-  ...endCounters,
   txPackets: 'u64',
   txBytes: 'u64',
   txCompleted: 'u64',
@@ -268,18 +264,10 @@ export const OFFLOAD = {
 } as const;
 
 /** A stretch of guest-physical memory that the host has mapped. */
-export const GPA_REGION = cells(
-  'GPA_REGION',
-  { pfnLow: 'u32', pfnHigh: 'u32', pages: 'u32', address: 'u32' },
-  16,
-);
+export const GPA_REGION = cells('GPA_REGION', { pfnLow: 'u32', pfnHigh: 'u32', pages: 'u32', address: 'u32' }, 16);
 
 /** A guest's send that waits for its completion: at most as many as one poll reads. */
-export const TRANSACTION = cells(
-  'TRANSACTION',
-  { idLow: 'u32', idHigh: 'u32', status: 'u32', wanted: 'u32' },
-  16,
-);
+export const TRANSACTION = cells('TRANSACTION', { idLow: 'u32', idHigh: 'u32', status: 'u32', wanted: 'u32' }, 16);
 
 /** A frame on its way through the host: a view of bytes that stay where they are until the burst is done. */
 export const FRAME = cells('FRAME', {
@@ -348,7 +336,6 @@ export const HOST_CHANNEL = cells('HOST_CHANNEL', {
   port: 'u32', // FRAME.source of this channel's frames
   offloads: 'u32', // OFFLOAD bits as the guest set them
   frameError: 'u32', // FRAME_ERROR of the last refused message
-  ...endCounters,
   txMessages: 'u64', // data messages from the guest
   txPackets: 'u64',
   txBytes: 'u64',

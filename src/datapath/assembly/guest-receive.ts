@@ -82,8 +82,8 @@ function readInfos(at: u32, left: u32): bool {
 /** IPv4 header checksum that the host left open (facts/linux-guest.md 4.3). */
 function finishIpHeader(at: u32, bytes: u32): void {
   if (bytes < 34 || load<u16>(at + 12) != 0x0008) return;
-  const header = (<u32>load<u8>(at + 14) & 15) << 2;
-  if (header < 20 || 14 + header > bytes) return;
+  const header: u32 = (<u32>load<u8>(at + 14) & 15) << 2;
+  if (header < 20 || header > bytes - 14) return;
   store<u16>(at + 24, 0);
   store<u16>(at + 24, <u16>bswap<u16>(<u16>~checksum(at + 14, header, 0)));
 }
@@ -356,7 +356,7 @@ export function guestFlush(q: u32): u32 {
   count(q + L.GUEST_QUEUE_RING_PACKETS_OUT, i);
   if (i < total) memory.copy(list, list + (i << 4), (total - i) << 4);
   store<u32>(q, total - i, L.GUEST_QUEUE_COMPLETION_COUNT);
-  ringPublish(q, q + L.GUEST_QUEUE_SIGNALS);
+  ringPublish(q);
   return total - i;
 }
 
@@ -390,7 +390,7 @@ export function guestPoll(q: u32, handles: u32, max: u32): u32 {
     if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) break;
   }
   count(q + L.GUEST_QUEUE_RING_PACKETS_IN, packets);
-  ringRelease(q, read, q + L.GUEST_QUEUE_SIGNALS);
+  ringRelease(q, read);
   guestFlush(q);
   if (load<u32>(q, L.GUEST_QUEUE_SECTION) != L.NO_SECTION) guestSend(q, 0, 0);
   return n;

@@ -38,8 +38,9 @@ function prepare(q: u32, mbuf: u32, flags: u32, bytes: u32): bool {
     const v6 = (flags & L.PACKET_FLAG_IPV6) != 0;
     const l4 = load<u32>(mbuf, L.MBUF_L4_OFFSET);
     if ((offloads & (v6 ? L.OFFLOAD_LSO6 : L.OFFLOAD_LSO4)) == 0) return false;
-    if (bytes > load<u32>(q, v6 ? L.GUEST_QUEUE_LSO_MAX6 : L.GUEST_QUEUE_LSO_MAX4)) return false;
-    if (load<u32>(mbuf, L.MBUF_MSS) == 0 || l4 < (v6 ? 54 : 34) || l4 + 20 > load<u32>(mbuf, L.MBUF_DATA_LENGTH)) return false;
+    if (bytes > (v6 ? load<u32>(q, L.GUEST_QUEUE_LSO_MAX6) : load<u32>(q, L.GUEST_QUEUE_LSO_MAX4))) return false;
+    const least: u32 = v6 ? 54 : 34;
+    if (load<u32>(mbuf, L.MBUF_MSS) == 0 || l4 < least || l4 + 20 > load<u32>(mbuf, L.MBUF_DATA_LENGTH)) return false;
     wantsLso = true;
     infos++;
   } else {
@@ -202,7 +203,7 @@ function sendCopied(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
   const sectionBytes = load<u32>(q, L.GUEST_QUEUE_SEND_SECTION_BYTES);
   const alignment = load<u32>(q, L.GUEST_QUEUE_PACKET_ALIGNMENT) - 1;
   let section = load<u32>(q, L.GUEST_QUEUE_SECTION);
-  let used = 0;
+  let used: u32 = 0;
   if (section != L.NO_SECTION) {
     used = load<u32>(q, L.GUEST_QUEUE_SECTION_USED);
     const padded = (used + alignment) & ~alignment;
@@ -268,7 +269,7 @@ function sendDirect(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
   let ranges: u32 = 0;
   let extended: u32 = 8;
   for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) {
-    const lead = segment == mbuf ? header : 0;
+    const lead: u32 = segment == mbuf ? header : 0;
     const at = load<u32>(segment, L.MBUF_DATA) - lead;
     const length = load<u32>(segment, L.MBUF_DATA_LENGTH) + lead;
     if (length == 0) continue;
@@ -300,7 +301,7 @@ function sendDirect(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
   let to = at + L.WIRE_PACKET_DESCRIPTOR_SIZE + 8;
   const table = load<u32>(q, L.GUEST_QUEUE_PFN_TABLE);
   for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) {
-    const lead = segment == mbuf ? header : 0;
+    const lead: u32 = segment == mbuf ? header : 0;
     const from = load<u32>(segment, L.MBUF_DATA) - lead;
     const length = load<u32>(segment, L.MBUF_DATA_LENGTH) + lead;
     if (length == 0) continue;
@@ -360,7 +361,7 @@ export function guestSend(q: u32, handles: u32, n: u32): u32 {
     if (sendOne(q, load<u32>(handles + (i << 2))) == 0) break;
   }
   flushSection(q);
-  ringPublish(q, q + L.GUEST_QUEUE_SIGNALS);
+  ringPublish(q);
   if (ringFree(q, false) * 10 < size && ringFree(q, true) * 10 < size) {
     store<u32>(q, 1, L.GUEST_QUEUE_STOPPED);
     count(q + L.GUEST_QUEUE_TX_STOPS, 1);

@@ -118,7 +118,7 @@ export function closePacket(end: u32, at: u32, total: u32): void {
 }
 
 /** Publishes what was written since the last time: at most one signal, and only from empty to non-empty. */
-export function ringPublish(end: u32, signals: u32): void {
+export function ringPublish(end: u32): void {
   const write = load<u32>(end, L.CHANNEL_END_WRITE_INDEX);
   const before = load<u32>(end, L.CHANNEL_END_PUBLISHED);
   if (write == before) return;
@@ -127,7 +127,7 @@ export function ringPublish(end: u32, signals: u32): void {
   atomic.store<u32>(ring, write, L.WIRE_RING_CONTROL_IN);
   if (atomic.load<u32>(ring, L.WIRE_RING_CONTROL_INTERRUPT_MASK) == 0 && atomic.load<u32>(ring, L.WIRE_RING_CONTROL_OUT) == before) {
     store<u32>(end, 1, L.CHANNEL_END_NEED_SIGNAL);
-    count(signals, 1);
+    count(end + L.CHANNEL_END_SIGNALS, 1);
   }
 }
 
@@ -140,7 +140,7 @@ export function storeDescriptor(at: u32, type: u32, dataOffset: u32, bytes: u32,
 }
 
 /** A control-path packet, published at once. Payload is padded with zeros to 8 bytes. */
-export function sendPacket(end: u32, signals: u32, type: u32, flags: u32, idLow: u32, idHigh: u32, payload: u32, bytes: u32): u32 {
+export function ringSend(end: u32, type: u32, flags: u32, idLow: u32, idHigh: u32, payload: u32, bytes: u32): u32 {
   const padded = (bytes + 7) & ~7;
   const total = L.WIRE_PACKET_DESCRIPTOR_SIZE + padded + 8;
   if (total > MAX_PACKET || !ringRoom(end, total)) return 0;
@@ -149,7 +149,7 @@ export function sendPacket(end: u32, signals: u32, type: u32, flags: u32, idLow:
   if (padded > bytes) store<u64>(at + L.WIRE_PACKET_DESCRIPTOR_SIZE + padded - 8, 0);
   copyBytes(at + L.WIRE_PACKET_DESCRIPTOR_SIZE, payload, bytes);
   closePacket(end, at, total);
-  ringPublish(end, signals);
+  ringPublish(end);
   return 1;
 }
 
@@ -219,7 +219,7 @@ export function nextPacket(end: u32, read: u32, write: u32): bool {
 }
 
 /** Gives the read bytes back, and asks for a signal when the writer waits for just that much room. */
-export function ringRelease(end: u32, read: u32, signals: u32): void {
+export function ringRelease(end: u32, read: u32): void {
   const before = load<u32>(end, L.CHANNEL_END_READ_INDEX);
   if (read == before) return;
   const ring = load<u32>(end, L.CHANNEL_END_READ_RING);
@@ -233,6 +233,6 @@ export function ringRelease(end: u32, read: u32, signals: u32): void {
   if (write >= size) return;
   if (freeBytes(write, before, size) < pending && freeBytes(write, read, size) >= pending) {
     store<u32>(end, 1, L.CHANNEL_END_NEED_SIGNAL);
-    count(signals, 1);
+    count(end + L.CHANNEL_END_SIGNALS, 1);
   }
 }

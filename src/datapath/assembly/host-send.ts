@@ -1,0 +1,239 @@
+// The host delivers frames to a guest: receive-buffer suballocations, RNDIS header and per-packet info, one
+// transfer-page packet for a burst (facts/hyper-v-host.md 8).
+import { checksumFinish } from './checksum';
+import { copyBytes } from './copy';
+import * as L from './generated';
+import { PACKET_HEADER, PPI_SIZE, putNvspData, putPacketHeader, putPpi, vlanInfo } from './rndis';
+import { closePacket, count, openPacket, ringFail, ringFree, ringPublish, ringRoom, storeDescriptor } from './ring';
+
+const DATA_AT: u32 = 256; // where a frame begins in its suballocation
+const TAIL: u32 = 36; // unusable: a bug of Windows' netvsc
+const TRANSFER_HEADER: u32 = 24; // descriptor and transfer-page header
+const NONE: u32 = 0xffffffff;
+
+/** Ring bytes that receive traffic leaves free, for completions (facts/hyper-v-host.md 1.3). */
+const SPARE: u32 = 2048;
+
+@inline
+function cell(ch: u32, index: u32): u32 {
+  return load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATIONS) + (index << 2);
+}
+
+export function hostReset(ch: u32): void {
+  const total = load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_COUNT);
+  const control = load<u32>(ch, L.HOST_CHANNEL_FIRST_DATA_SUBALLOCATION);
+  for (let i: u32 = 0; i < total; i++) store<u32>(cell(ch, i), L.SUBALLOCATION_FREE);
+  // Lowest numbers on top of the stacks.
+  for (let i: u32 = 0; i < control; i++) store<u32>(load<u32>(ch, L.HOST_CHANNEL_FREE_CONTROL) + (i << 2), control - 1 - i);
+  for (let i: u32 = control; i < total; i++) store<u32>(load<u32>(ch, L.HOST_CHANNEL_FREE_SUBALLOCATIONS) + ((i - control) << 2), total - 1 - (i - control));
+  store<u32>(ch, control, L.HOST_CHANNEL_FREE_CONTROL_COUNT);
+  store<u32>(ch, total - control, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT);
+  store<u32>(ch, 0, L.HOST_CHANNEL_TRANSACTION_COUNT);
+  store<u32>(ch, 0, L.HOST_CHANNEL_TRANSACTIONS_DONE);
+  store<u32>(ch, 0, L.HOST_CHANNEL_FRAME_COUNT);
+  store<u32>(ch, 0, L.HOST_CHANNEL_EVENT_USED);
+}
+
+/** Frees the chain that begins with `head`. False = the guest does not own such a chain. */
+export function freeSuballocations(ch: u32, head: u32): bool {
+  const total = load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_COUNT);
+  if (head >= total) return false;
+  let state = load<u32>(cell(ch, head));
+  if (state == L.SUBALLOCATION_FREE || state & L.SUBALLOCATION_MEMBER) return false;
+  const control = load<u32>(ch, L.HOST_CHANNEL_FIRST_DATA_SUBALLOCATION);
+  let index = head;
+  while (true) {
+    store<u32>(cell(ch, index), L.SUBALLOCATION_FREE);
+    if (index < control) {
+      const n = load<u32>(ch, L.HOST_CHANNEL_FREE_CONTROL_COUNT);
+      store<u32>(load<u32>(ch, L.HOST_CHANNEL_FREE_CONTROL) + (n << 2), index);
+      store<u32>(ch, n + 1, L.HOST_CHANNEL_FREE_CONTROL_COUNT);
+    } else {
+      const n = load<u32>(ch, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT);
+      store<u32>(load<u32>(ch, L.HOST_CHANNEL_FREE_SUBALLOCATIONS) + (n << 2), index);
+      store<u32>(ch, n + 1, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT);
+    }
+    index = state & L.SUBALLOCATION_LAST;
+    if (index == L.SUBALLOCATION_LAST) return true;
+    state = load<u32>(cell(ch, index));
+  }
+}
+
+// The transfer-page packet being put together: built in place in the ring, ranges as they come.
+let packet: u32 = 0;
+let ranges: u32 = 0;
+let chainHead: u32 = NONE;
+let chainTail: u32 = NONE;
+const rangeScratch: u32 = <u32>memory.data(8 * 1024, 16);
+
+function flushTransfer(ch: u32): void {
+  if (ranges == 0) return;
+  const payload = (load<u32>(ch, L.HOST_CHANNEL_NVSP_BYTES) + 7) & ~7;
+  const total = TRANSFER_HEADER + (ranges << 3) + payload + 8;
+  const at = openPacket(ch, total);
+  storeDescriptor(at, 7, TRANSFER_HEADER + (ranges << 3), total - 8, 1, chainHead, 0);
+  store<u32>(at, load<u32>(ch, L.HOST_CHANNEL_RECEIVE_BUFFER_ID), 16);
+  store<u32>(at, ranges, 20);
+  copyBytes(at + TRANSFER_HEADER, rangeScratch, ranges << 3);
+  putNvspData(at + TRANSFER_HEADER + (ranges << 3), payload, L.NO_SECTION, 0);
+  closePacket(ch, at, total);
+  count(ch + L.HOST_CHANNEL_RX_MESSAGES, 1);
+  count(ch + L.HOST_CHANNEL_RING_PACKETS_OUT, 1);
+  ranges = 0;
+  chainHead = chainTail = NONE;
+}
+
+/** Takes a data suballocation and adds it to the packet; its arena address. The caller made sure there is one. */
+function takeSuballocation(ch: u32): u32 {
+  const free = load<u32>(ch, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT) - 1;
+  const index = load<u32>(load<u32>(ch, L.HOST_CHANNEL_FREE_SUBALLOCATIONS) + (free << 2));
+  const bytes = load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_BYTES);
+  store<u32>(ch, free, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT);
+  if (chainHead == NONE) {
+    chainHead = index;
+    store<u32>(cell(ch, index), L.SUBALLOCATION_LAST);
+  } else {
+    const tail = cell(ch, chainTail);
+    store<u32>(tail, (load<u32>(tail) & L.SUBALLOCATION_MEMBER) | index);
+    store<u32>(cell(ch, index), L.SUBALLOCATION_LAST | L.SUBALLOCATION_MEMBER);
+  }
+  chainTail = index;
+  store<u32>(rangeScratch + (ranges << 3), bytes);
+  store<u32>(rangeScratch + (ranges << 3) + 4, index * bytes);
+  ranges++;
+  return load<u32>(ch, L.HOST_CHANNEL_RECEIVE_BUFFER) + index * bytes;
+}
+
+// Reading position in the frame at hand.
+let fragment: u32 = 0;
+let fragmentOffset: u32 = 0;
+
+function copyFrame(to: u32, bytes: u32): void {
+  while (bytes != 0) {
+    let n = load<u32>(fragment, L.FRAGMENT_BYTES) - fragmentOffset;
+    if (n > bytes) n = bytes;
+    copyBytes(to, load<u32>(fragment, L.FRAGMENT_ADDRESS) + fragmentOffset, n);
+    to += n;
+    bytes -= n;
+    fragmentOffset += n;
+    if (fragmentOffset == load<u32>(fragment, L.FRAGMENT_BYTES)) {
+      fragment += L.FRAGMENT_SIZE;
+      fragmentOffset = 0;
+    }
+  }
+}
+
+/** What the checksum info of a delivered frame says: finished checksums were right when they came, unfinished ones are
+ *  marked so that a guest that passes the packet on completes them. */
+function checksumInfo(flags: u32): u32 {
+  let word: u32 = 0;
+  if (flags & L.PACKET_FLAG_TX_TCP_CHECKSUM) word |= L.PPI_RX_TCP_GOOD | L.PPI_RX_TCP_VALUE_INVALID;
+  else if (flags & L.PACKET_FLAG_RX_L4_GOOD) word |= flags & L.PACKET_FLAG_UDP ? L.PPI_RX_UDP_GOOD : L.PPI_RX_TCP_GOOD;
+  else if (flags & L.PACKET_FLAG_RX_L4_BAD) word |= flags & L.PACKET_FLAG_UDP ? L.PPI_RX_UDP_BAD : L.PPI_RX_TCP_BAD;
+  if (flags & L.PACKET_FLAG_TX_IP_CHECKSUM) word |= L.PPI_RX_IP_GOOD | L.PPI_RX_IP_VALUE_INVALID;
+  else if (flags & L.PACKET_FLAG_RX_IP_GOOD) word |= L.PPI_RX_IP_GOOD;
+  else if (flags & L.PACKET_FLAG_RX_IP_BAD) word |= L.PPI_RX_IP_BAD;
+  return word;
+}
+
+/** An LSO sender leaves the IP length zero (facts/linux-guest.md 3.1); a receiver of the whole packet needs it. */
+function restoreLength(at: u32, flags: u32, bytes: u32): void {
+  if (flags & L.PACKET_FLAG_IPV6) store<u16>(at + 18, bswap<u16>(<u16>(bytes - 54)));
+  else store<u16>(at + 16, bswap<u16>(<u16>(bytes - 14)));
+}
+
+/** Writes one suballocation: header, infos and `bytes` bytes of the frame. `piece` = packet-id flags, 0 for a whole frame. */
+function fill(ch: u32, frame: u32, flags: u32, bytes: u32, piece: u32): u32 {
+  const at = takeSuballocation(ch);
+  let info = putPpi(at + PACKET_HEADER, L.PPI_CHECKSUM, checksumInfo(flags));
+  if (flags & L.PACKET_FLAG_VLAN) info = putPpi(info, L.PPI_VLAN, vlanInfo(load<u32>(frame, L.FRAME_VLAN_TCI)));
+  if (flags & L.PACKET_FLAG_HASH) info = putPpi(info, L.PPI_HASH_VALUE, load<u32>(frame, L.FRAME_HASH));
+  if (piece != 0) info = putPpi(info, L.PPI_PACKET_ID, 1 | (piece << 8));
+  putPacketHeader(at, load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_BYTES), DATA_AT, bytes, info - at - PACKET_HEADER);
+  copyFrame(at + DATA_AT, bytes);
+  return at + DATA_AT;
+}
+
+export function hostSend(ch: u32, list: u32, n: u32): u32 {
+  if (load<u32>(ch, L.CHANNEL_END_RING_ERROR) != 0 || load<u32>(ch, L.HOST_CHANNEL_READY) == 0) return 0;
+  const room = load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_BYTES) - DATA_AT - TAIL;
+  const maxRanges = load<u32>(ch, L.HOST_CHANNEL_MAX_RANGES);
+  const fixed = TRANSFER_HEADER + ((load<u32>(ch, L.HOST_CHANNEL_NVSP_BYTES) + 7) & ~7) + 8 + SPARE;
+  let sent: u32 = 0;
+  let bytes: u64 = 0;
+  ranges = 0;
+  chainHead = chainTail = NONE;
+  for (let i: u32 = 0; i < n; i++) {
+    const frame = load<u32>(list + (i << 2));
+    const length = load<u32>(frame, L.FRAME_LENGTH);
+    const flags = load<u32>(frame, L.FRAME_FLAGS);
+    const whole = length <= room;
+    const parts: u32 = whole ? 1 : (length + room - 1) / room;
+    if (!whole && ((flags & L.PACKET_FLAG_TX_TSO) == 0 || parts > maxRanges)) {
+      count(ch + L.HOST_CHANNEL_RX_TOO_BIG, 1);
+      continue;
+    }
+    if (load<u32>(ch, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT) < parts) {
+      count(ch + L.HOST_CHANNEL_RX_NO_SUBALLOCATION, 1);
+      continue;
+    }
+    // Pieces of a packet must not be spread over two messages.
+    if (ranges + parts > maxRanges) flushTransfer(ch);
+    if (!ringRoom(ch, fixed + ((ranges + parts) << 3))) {
+      count(ch + L.HOST_CHANNEL_RX_RING_FULL, 1);
+      continue;
+    }
+    fragment = load<u32>(frame, L.FRAME_FRAGMENTS);
+    fragmentOffset = 0;
+    if (whole) {
+      const at = fill(ch, frame, flags, length, 0);
+      // There is no "value invalid" bit for UDP: finish it, in our own copy.
+      if (flags & L.PACKET_FLAG_TX_UDP_CHECKSUM) checksumFinish(at, length, flags & ~L.PACKET_FLAG_TX_IP_CHECKSUM, load<u32>(frame, L.FRAME_L4_OFFSET));
+      if (flags & L.PACKET_FLAG_TX_TSO) restoreLength(at, flags, length);
+    } else {
+      let left = length;
+      for (let part: u32 = 0; part < parts; part++) {
+        const step = left < room ? left : room;
+        let piece = L.PPI_PACKET_ID_SUBALLOCATED;
+        if (part == 0) piece |= L.PPI_PACKET_ID_FIRST;
+        if (part == parts - 1) piece |= L.PPI_PACKET_ID_LAST;
+        const at = fill(ch, frame, flags, step, piece);
+        if (part == 0) restoreLength(at, flags, length);
+        left -= step;
+      }
+      count(ch + L.HOST_CHANNEL_RX_COALESCED, 1);
+    }
+    if (flags & L.PACKET_FLAG_VLAN) count(ch + L.HOST_CHANNEL_RX_VLAN, 1);
+    bytes += length;
+    sent++;
+  }
+  flushTransfer(ch);
+  ringPublish(ch);
+  count(ch + L.HOST_CHANNEL_RX_PACKETS, sent);
+  store<u64>(ch, load<u64>(ch, L.HOST_CHANNEL_RX_BYTES) + bytes, L.HOST_CHANNEL_RX_BYTES);
+  return sent;
+}
+
+export function hostSendControl(ch: u32, message: u32, bytes: u32): u32 {
+  const free = load<u32>(ch, L.HOST_CHANNEL_FREE_CONTROL_COUNT);
+  const section = load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_BYTES);
+  const payload = (load<u32>(ch, L.HOST_CHANNEL_NVSP_BYTES) + 7) & ~7;
+  const total = TRANSFER_HEADER + 8 + payload + 8;
+  if (free == 0 || bytes > section || !ringRoom(ch, total)) return 0;
+  const index = load<u32>(load<u32>(ch, L.HOST_CHANNEL_FREE_CONTROL) + ((free - 1) << 2));
+  store<u32>(ch, free - 1, L.HOST_CHANNEL_FREE_CONTROL_COUNT);
+  store<u32>(cell(ch, index), L.SUBALLOCATION_LAST);
+  copyBytes(load<u32>(ch, L.HOST_CHANNEL_RECEIVE_BUFFER) + index * section, message, bytes);
+  const at = openPacket(ch, total);
+  storeDescriptor(at, 7, TRANSFER_HEADER + 8, total - 8, 1, index, 0);
+  store<u32>(at, load<u32>(ch, L.HOST_CHANNEL_RECEIVE_BUFFER_ID), 16);
+  store<u32>(at, 1, 20);
+  store<u32>(at, bytes, 24);
+  store<u32>(at, index * section, 28);
+  putNvspData(at + TRANSFER_HEADER + 8, payload, L.NO_SECTION, 0);
+  store<u32>(at + TRANSFER_HEADER + 8, 1, L.WIRE_NVSP_SEND_RNDIS_PACKET_CHANNEL_TYPE);
+  closePacket(ch, at, total);
+  count(ch + L.HOST_CHANNEL_RING_PACKETS_OUT, 1);
+  ringPublish(ch);
+  return 1;
+}

@@ -1,0 +1,8 @@
+// The compiled data path: what src/datapath/datapath.ts declares.
+export { guestAbandon, guestFlush, guestPoll } from './guest-receive';
+export { guestSend } from './guest-send';
+export { hostComplete, hostPoll } from './host-poll';
+export { hostReset, hostSend, hostSendControl } from './host-send';
+export * from './offload-exports';
+export { mbufFree, poolGet } from './pool';
+export { endInit, ringMask, ringReadable, ringSend, ringUnmask } from './ring';
