@@ -2,7 +2,7 @@
 // filling in checksums. Frames that the receiver can take as they are pass by untouched.
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
-import { FRAGMENT, FRAME, NO_SECTION, OFFLOAD, PACKET_FLAG } from '../memory/layout.js';
+import { FRAGMENT, FRAME, HEAD_BYTES, NO_SECTION, OFFLOAD, PACKET_FLAG } from '../memory/layout.js';
 
 const AT = FRAME.at;
 const WORDS = FRAME.bytes >>> 2;
@@ -168,7 +168,8 @@ export class FrameWorkshop {
       this.#refused++;
       return 0;
     }
-    const stride = (Math.min(length, l4Offset + LONGEST_TCP_HEADER + mss) + 63) & ~63;
+    const headers = (l4Offset || HEAD_BYTES) + LONGEST_TCP_HEADER;
+    const stride = (Math.min(length, headers + mss) + 63) & ~63;
     const most = Math.ceil(length / mss);
     if (this.#used + most * stride > SCRATCH_BYTES || this.#made + most > FRAMES || out + most > FRAMES) return -1;
 
