@@ -1,0 +1,152 @@
+// A NetVSC device behind a TAP interface: what the kernel's stack sends goes out through the driver, what the driver
+// receives goes to the stack. Checksum and segmentation requests pass both ways in the virtio_net_hdr.
+import type { Datapath } from '../datapath/datapath.js';
+import { VNET_HEADER_BYTES } from '../datapath/datapath.js';
+import type { Arena } from '../memory/arena.js';
+import { MBUF } from '../memory/layout.js';
+import { TapIo } from '../memory/os/packet-io.js';
+import type { NetvscDevice } from '../netvsc/device.js';
+import type { Pollable } from './loop.js';
+
+const BURST = 32;
+
+/** What the bridge between TAP and driver counts itself. */
+export interface TapNicStats {
+  tapReads: number;
+  tapWrites: number;
+  tapWriteErrors: number;
+  badVnetHeaders: number;
+  noBuffer: number;
+}
+
+export class TapNic implements Pollable {
+  readonly device: NetvscDevice;
+  readonly stats: TapNicStats = { tapReads: 0, tapWrites: 0, tapWriteErrors: 0, badVnetHeaders: 0, noBuffer: 0 };
+  readonly #arena: Arena;
+  readonly #datapath: Datapath;
+  readonly #pool: number;
+  readonly #tapFd: number;
+  readonly #io: TapIo;
+  readonly #u32: Uint32Array;
+  // u32 arrays in the arena: buffers waiting for the TAP, packets for the driver, packets from the driver.
+  readonly #spare: number;
+  readonly #toSend: number;
+  readonly #received: number;
+  readonly #addresses = new Int32Array(BURST);
+  readonly #lengths = new Int32Array(BURST);
+  #spareCount = 0;
+  #sendCount = 0;
+
+  /** `pool` gives the buffers that TAP packets are read into: room for the largest TSO packet. */
+  constructor(arena: Arena, datapath: Datapath, device: NetvscDevice, pool: number, tapFd: number) {
+    this.#arena = arena;
+    this.#datapath = datapath;
+    this.device = device;
+    this.#pool = pool;
+    this.#tapFd = tapFd;
+    this.#io = new TapIo(arena, tapFd, { batch: BURST });
+    this.#u32 = arena.u32;
+    this.#spare = arena.reserve('TAP spare buffers', BURST * 4);
+    this.#toSend = arena.reserve('TAP packets to send', BURST * 4);
+    this.#received = arena.reserve('TAP packets received', BURST * 4);
+    this.#lengths.fill(0);
+  }
+
+  step(): number {
+    return this.#fromTap() + this.#toTap();
+  }
+
+  /** Kernel to driver. While the driver has not taken everything the TAP is not read: the kernel's queue holds the rest. */
+  #fromTap(): number {
+    if (this.device.state !== 'running') return 0;
+    if (this.#sendCount === 0) this.#readTap();
+    if (this.#sendCount === 0) return 0;
+    const taken = this.device.send(this.#toSend, this.#sendCount);
+    const left = this.#sendCount - taken;
+    if (taken > 0 && left > 0) {
+      const from = this.#toSend >>> 2;
+      this.#u32.copyWithin(from, from + taken, from + this.#sendCount);
+    }
+    this.#sendCount = left;
+    return taken;
+  }
+
+  #readTap(): void {
+    const u32 = this.#u32;
+    const spare = this.#spare >>> 2;
+    if (this.#spareCount < BURST) {
+      this.#spareCount += this.#datapath.poolGet(this.#pool, this.#spare + this.#spareCount * 4, BURST - this.#spareCount);
+      if (this.#spareCount === 0) {
+        this.stats.noBuffer++;
+        return;
+      }
+    }
+    for (let i = 0; i < this.#spareCount; i++) {
+      const mbuf = u32[spare + i]!;
+      const data = u32[(mbuf + MBUF.at.data) >>> 2]!;
+      this.#addresses[i] = data - VNET_HEADER_BYTES;
+      this.#lengths[i] =
+        u32[(mbuf + MBUF.at.buffer) >>> 2]! + u32[(mbuf + MBUF.at.room) >>> 2]! - data + VNET_HEADER_BYTES;
+    }
+    const got = this.#io.read(this.#addresses, this.#lengths, this.#spareCount);
+    if (got <= 0) return;
+    const out = this.#toSend >>> 2;
+    let bad = 0;
+    for (let i = 0; i < got; i++) {
+      const mbuf = u32[spare + i]!;
+      if (this.#datapath.vnetToMbuf(mbuf, this.#io.lengths[i]!) === 1) u32[out + this.#sendCount++] = mbuf;
+      else u32[spare + bad++] = mbuf;
+    }
+    this.stats.tapReads += got;
+    this.stats.badVnetHeaders += bad;
+    if (bad > 0) this.#datapath.mbufFree(this.#spare, bad);
+    u32.copyWithin(spare, spare + got, spare + this.#spareCount);
+    this.#spareCount -= got;
+  }
+
+  /** Driver to kernel. */
+  #toTap(): number {
+    const count = this.device.poll(this.#received, BURST);
+    if (count === 0) return 0;
+    const u32 = this.#u32;
+    const list = this.#received >>> 2;
+    for (let i = 0; i < count; i++) {
+      const mbuf = u32[list + i]!;
+      const from = this.#datapath.mbufToVnet(mbuf);
+      this.#addresses[i] = from;
+      this.#lengths[i] = u32[(mbuf + MBUF.at.data) >>> 2]! + u32[(mbuf + MBUF.at.dataLength) >>> 2]! - from;
+    }
+    const before = this.#io.writeErrors;
+    const written = this.#io.write(this.#addresses, this.#lengths, count);
+    this.stats.tapWrites += written;
+    this.stats.tapWriteErrors += this.#io.writeErrors - before + (count - written);
+    this.#datapath.mbufFree(this.#received, count);
+    return count;
+  }
+
+  tick(nowMs: number): void {
+    this.device.tick(nowMs);
+  }
+
+  arm(): boolean {
+    return this.device.arm() && this.#sendCount === 0;
+  }
+
+  disarm(): void {
+    this.device.disarm();
+  }
+
+  fds(): readonly number[] {
+    return [this.#tapFd, ...this.device.fds()];
+  }
+
+  /** Frees buffers and descriptors; the device is the caller's. */
+  close(): void {
+    this.#datapath.mbufFree(this.#spare, this.#spareCount);
+    this.#datapath.mbufFree(this.#toSend, this.#sendCount);
+    this.#spareCount = 0;
+    this.#sendCount = 0;
+    this.#io.close();
+    for (const address of [this.#spare, this.#toSend, this.#received]) this.#arena.release(address);
+  }
+}
