@@ -1,7 +1,8 @@
 // For tests of this room: builds FRAME tables, reads delivered FRAMEs back, and a port that records what it gets.
-import type { Datapath } from '../datapath/datapath.js';
-import type { Arena } from '../memory/arena.js';
+import { createDatapath, type Datapath } from '../datapath/datapath.js';
+import { Arena } from '../memory/arena.js';
 import { FRAGMENT, FRAME, HEAD_BYTES, PACKET_FLAG } from '../memory/layout.js';
+import { parseMac } from '../wire/address-text.js';
 import { DEFAULT_VLAN, type PortKind, type SwitchPort, type VlanMode } from './ports.js';
 
 const AT = FRAME.at;
@@ -24,7 +25,7 @@ export function layFrames(arena: Arena, specs: readonly FrameSpec[]): number {
   const fragments = specs.reduce((n, s) => n + fragmentsOf(s), 0);
   const pad = (n: number) => (n + 15) & ~7;
   const room = specs.reduce((n, s) => n + pad(s.bytes.length) + fragmentsOf(s) * 16 + HEAD_BYTES, 0);
-  const table = arena.allocate('test frames', specs.length * FRAME.bytes + fragments * FRAGMENT.bytes + room);
+  const table = arena.reserve('test frames', specs.length * FRAME.bytes + fragments * FRAGMENT.bytes + room);
   const put = (address: number, value: number) => {
     arena.u32[address >>> 2] = value;
   };
@@ -125,27 +126,13 @@ export class RecordingPort implements SwitchPort {
 
 /** Bytes of `aa:bb:cc:dd:ee:ff`. */
 export function macBytes(text: string): Uint8Array {
-  return Uint8Array.from(text.split(':'), (part) => Number.parseInt(part, 16));
+  const bytes = parseMac(text);
+  if (!bytes) throw new Error(`expected a MAC address, got ${text}`);
+  return bytes;
 }
 
-/** Memory without the compiled module, for what only needs cells and copies. */
-export function plainMemory(bytes = 4 << 20): { arena: Arena; datapath: Datapath } {
-  const memory = new SharedArrayBuffer(bytes);
-  const u8 = new Uint8Array(memory);
-  let next = 4096;
-  const arena = {
-    u8,
-    u32: new Uint32Array(memory),
-    allocate(_name: string, size: number): number {
-      const address = next;
-      next += Math.ceil(size / 64) * 64;
-      if (next > bytes) throw new Error(`test memory: ${bytes} bytes are used up`);
-      return address;
-    },
-    release(address: number): void {
-      next = Math.min(next, address); // tests release in reverse order
-    },
-  };
-  const copy = (destination: number, source: number, size: number) => u8.copyWithin(destination, source, source + size);
-  return { arena: arena as unknown as Arena, datapath: { copy } as unknown as Datapath };
+/** An arena with the compiled data path over it. */
+export function testMemory(bytes = 8 << 20): { arena: Arena; datapath: Datapath } {
+  const arena = Arena.create({ bytes });
+  return { arena, datapath: createDatapath(arena.memory) };
 }

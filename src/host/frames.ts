@@ -63,7 +63,7 @@ export class FrameWorkshop {
     this.#datapath = datapath;
     this.#u32 = arena.u32;
     const bytes = FRAMES * (FRAME.bytes + FRAGMENT.bytes + 4 + 4) + LARGEST_BYTES + SCRATCH_BYTES;
-    this.#memory = arena.allocate(name, bytes);
+    this.#memory = arena.reserve(name, bytes);
     this.#frames = this.#memory;
     this.#fragments = this.#frames + FRAMES * FRAME.bytes;
     this.output = this.#fragments + FRAMES * FRAGMENT.bytes;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import { ANY_VLAN, formatMac, LEARNED, MacTable } from './mac-table.js';
+import { ANY_VLAN, LEARNED, MacTable, macText } from './mac-table.js';
 
 test('learns, finds, moves and keeps VLANs apart', () => {
   const table = new MacTable(8);
@@ -40,8 +40,8 @@ test('own addresses do not age, have one owner and are given back', () => {
 });
 
 test('shows stations in words', () => {
-  assert.equal(formatMac(0x0015, 0x5d00ff01 | 0), '00:15:5d:00:ff:01');
-  assert.equal(formatMac(0xffff, -1), 'ff:ff:ff:ff:ff:ff');
+  assert.equal(macText(0x0015, 0x5d00ff01 | 0), '00:15:5d:00:ff:01');
+  assert.equal(macText(0xffff, -1), 'ff:ff:ff:ff:ff:ff');
   const table = new MacTable(4);
   table.age(100, 300);
   table.learn(12, 0x0200, 0x0a, 1);

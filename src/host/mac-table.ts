@@ -1,6 +1,8 @@
 // Which port a station was last seen behind: (VLAN, MAC) > port, in typed arrays with linear probing. Bounded in
 // entries and in probes, since guests choose the addresses; the hash is seeded so that they cannot choose collisions.
 
+import { formatMac } from '../wire/address-text.js';
+
 /** VLAN of static entries: a NIC's own address is its own in every VLAN (4095 is no VLAN id). */
 export const ANY_VLAN = 0xfff;
 
@@ -115,7 +117,7 @@ export class MacTable {
       if (key === 0) continue;
       const vlan = key & VLAN_MASK;
       out.push({
-        mac: formatMac(key >>> 16, this.#low[slot]!),
+        mac: macText(key >>> 16, this.#low[slot]!),
         vlan: vlan === ANY_VLAN ? undefined : vlan,
         port: this.#port[slot]!,
         ageSeconds: vlan === ANY_VLAN ? 0 : this.#now - this.#seen[slot]!,
@@ -180,7 +182,6 @@ export class MacTable {
 }
 
 /** `aa:bb:cc:dd:ee:ff` of the two numbers. */
-export function formatMac(high: number, low: number): string {
-  const digits = high.toString(16).padStart(4, '0') + (low >>> 0).toString(16).padStart(8, '0');
-  return digits.replace(/(..)(?!$)/g, '$1:');
+export function macText(high: number, low: number): string {
+  return formatMac(Uint8Array.of(high >>> 8, high, low >>> 24, low >>> 16, low >>> 8, low));
 }

@@ -34,7 +34,7 @@ export class TagScratch {
     this.#datapath = datapath;
     this.#u8 = arena.u8;
     this.#u32 = arena.u32;
-    this.#frames = arena.allocate(
+    this.#frames = arena.reserve(
       'vswitch tags',
       FRAMES * FRAME.bytes + LIFTED * HEAD_BYTES + FRAGMENTS * FRAGMENT.bytes,
     );

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { PACKET_FLAG } from '../memory/layout.js';
-import { type FrameSpec, layFrames, macBytes, plainMemory, RecordingPort } from './frames-testing.js';
+import { type FrameSpec, layFrames, macBytes, RecordingPort, testMemory } from './frames-testing.js';
 import { PORT_FILTER, UPLINK_FILTER, type VlanMode } from './ports.js';
 import { VirtualSwitch } from './vswitch.js';
 
@@ -15,7 +15,7 @@ const NIC_FILTER = PORT_FILTER.DIRECTED | PORT_FILTER.ALL_MULTICAST | PORT_FILTE
 
 /** Two NICs (1 with A, 2 with B) and two uplinks (3, 4). */
 function fixture(macCapacity = 64) {
-  const { arena, datapath } = plainMemory();
+  const { arena, datapath } = testMemory();
   const vswitch = new VirtualSwitch({ arena, datapath, macCapacity });
   const ports = [1, 2, 3, 4].map(
     (n) => new RecordingPort(arena, n, n < 3 ? 'nic' : 'tap', n < 3 ? NIC_FILTER : UPLINK_FILTER),

@@ -78,7 +78,7 @@ export class VirtualSwitch implements FrameSink {
     this.#table = new MacTable(options.macCapacity ?? 4096, options.seed ?? 0);
     this.#maxAge = options.maxAgeSeconds ?? 300;
     this.#tags = new TagScratch(options.arena, options.datapath);
-    this.#lists = options.arena.allocate('vswitch lists', (MAX_PORTS + 1) * ROUND * 4);
+    this.#lists = options.arena.reserve('vswitch lists', (MAX_PORTS + 1) * ROUND * 4);
   }
 
   /** Plugs a port in. Throws when its number is taken or one of its addresses is another port's. */

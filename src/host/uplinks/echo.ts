@@ -67,7 +67,7 @@ export class EchoUplink implements Uplink {
     this.#sink = options.sink;
     this.#workshop = new FrameWorkshop(arena, datapath, `${this.name} workshop`);
     this.#answers = new Answers(arena, datapath, { mac, addresses: options.addresses ?? [], udp: options.udp ?? true });
-    this.#frames = arena.allocate(`${this.name} answers`, FRAMES * (FRAME.bytes + FRAGMENT.bytes) + BUFFER_BYTES);
+    this.#frames = arena.reserve(`${this.name} answers`, FRAMES * (FRAME.bytes + FRAGMENT.bytes) + BUFFER_BYTES);
     this.#fragments = this.#frames + FRAMES * FRAME.bytes;
     this.#buffer = this.#fragments + FRAMES * FRAGMENT.bytes;
   }
