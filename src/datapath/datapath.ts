@@ -87,12 +87,15 @@ export const VNET_HEADER_BYTES = 12;
 
 let compiled: WebAssembly.Module | undefined;
 
-/** An instance over `memory` (shared, initial = maximum). Compiles once per thread. */
-export function createDatapath(memory: WebAssembly.Memory): Datapath {
+/** An instance over `memory` (shared, initial = maximum). Compiles once per thread. The second instance over one memory
+ *  (another thread's) needs working memory of its own: the address of SCRATCH.END zeroed bytes. */
+export function createDatapath(memory: WebAssembly.Memory, scratch?: number): Datapath {
   compiled ??= new WebAssembly.Module(readFileSync(new URL('./datapath.wasm', import.meta.url)));
   const abort = (_message: number, _file: number, line: number, column: number) => {
     throw new Error(`datapath aborted at ${line}:${column}`);
   };
   const instance = new WebAssembly.Instance(compiled, { env: { memory, abort } });
-  return instance.exports as unknown as Datapath;
+  const datapath = instance.exports as unknown as Datapath & { useScratch(address: number): void };
+  if (scratch !== undefined) datapath.useScratch(scratch);
+  return datapath;
 }

@@ -18,7 +18,12 @@ export function assemblyConstants(): string {
     for (const [field, offset] of Object.entries(table.at)) emit(`${table.name}_${upper(field)}`, offset as number);
   }
   const named = { EVENT_KIND: layout.EVENT_KIND, RING_ERROR: layout.RING_ERROR, PACKET_FLAG: layout.PACKET_FLAG };
-  const more = { OFFLOAD: layout.OFFLOAD, FRAME_ERROR: layout.FRAME_ERROR, SUBALLOCATION: layout.SUBALLOCATION };
+  const more = {
+    OFFLOAD: layout.OFFLOAD,
+    FRAME_ERROR: layout.FRAME_ERROR,
+    SUBALLOCATION: layout.SUBALLOCATION,
+    SCRATCH: layout.SCRATCH,
+  };
   for (const [group, numbers] of Object.entries({ ...named, ...more })) {
     for (const [name, value] of Object.entries(numbers)) emit(`${group}_${name}`, value as number);
   }
@@ -26,6 +31,7 @@ export function assemblyConstants(): string {
   emit('TX_TRANSACTION', layout.TX_TRANSACTION);
   emit('CONTROL_TRANSACTION', layout.CONTROL_TRANSACTION);
   emit('HEAD_BYTES', layout.HEAD_BYTES);
+  emit('DEFAULT_SCRATCH', layout.DEFAULT_SCRATCH);
   for (const table of TABLES) {
     emit(`WIRE_${upper(table.name)}_SIZE`, table.size);
     for (const [field, offset] of Object.entries(table.offset))

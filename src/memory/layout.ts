@@ -372,6 +372,22 @@ export const FRAME_ERROR = {
   CONTROL_BUSY: 12, // control queue full
 } as const;
 
+/** Private working memory of one data path instance: byte offsets from its scratch address. Two instances over one
+ *  memory (two threads) need two of them. */
+export const SCRATCH = {
+  WRITE_PACKET: 0, // a packet that wraps, while it is put together
+  READ_PACKET: 33_024, // and one that is read
+  RANGES: 66_048, // transfer-page ranges of the packet being written
+  PIECES: 74_240, // where the bytes of a guest's message lie
+  HEADER: 90_624, // private copy of RNDIS headers or of a control message
+  SEGMENT_HEADERS: 107_008, // headers of the packet being segmented
+  TOEPLITZ_KEY: 107_520, // what the table below was made from
+  TOEPLITZ_TABLE: 107_584,
+  END: 144_448,
+} as const;
+/** Where the first instance over a memory has its scratch: above the module's static data, below what arenas hand out. */
+export const DEFAULT_SCRATCH = 0x10000;
+
 /** All tables, for the generator and for tools that print an arena. */
 export const LAYOUTS = [
   CHANNEL_END,

@@ -3,6 +3,7 @@
 import { copyBytes } from './copy';
 import { putEvent } from './event';
 import * as L from './generated';
+import { scratch } from './scratch';
 import { BODY, PACKET_HEADER, vlanTci } from './rndis';
 import {
   closePacket,
@@ -33,8 +34,10 @@ const MAX_CONTROL: u32 = 16384;
 
 // The bytes of the message at hand: pieces in order, {address, bytes, range}. Pieces of one GPA range that lie side by
 // side in our mapping are one piece.
-const pieces: u32 = <u32>memory.data(1024 * 16, 16);
-const header: u32 = <u32>memory.data(16384, 16); // private copy of headers or of a control message
+@inline
+function pieceAt(index: u32): u32 {
+  return scratch + L.SCRATCH_PIECES + (index << 4);
+}
 let pieceCount: u32 = 0;
 let totalBytes: u32 = 0;
 let pieceIndex: u32 = 0; // cursor
@@ -44,7 +47,7 @@ let missHigh: u32 = 0;
 
 function addPiece(address: u32, bytes: u32, range: u32): bool {
   if (pieceCount != 0) {
-    const last = pieces + ((pieceCount - 1) << 4);
+    const last = pieceAt(pieceCount - 1);
     if (load<u32>(last, 8) == range && load<u32>(last) + load<u32>(last, 4) == address) {
       store<u32>(last, load<u32>(last, 4) + bytes, 4);
       totalBytes += bytes;
@@ -52,7 +55,7 @@ function addPiece(address: u32, bytes: u32, range: u32): bool {
     }
   }
   if (pieceCount >= MAX_PIECES) return false;
-  const at = pieces + (pieceCount++ << 4);
+  const at = pieceAt(pieceCount++);
   store<u32>(at, address);
   store<u32>(at, bytes, 4);
   store<u32>(at, range, 8);
@@ -131,13 +134,13 @@ function readRanges(ch: u32): u32 {
 /** Where the next `bytes` bytes lie in one piece, or a private copy when they cross pages of one range. 0 = they end
  *  before that or lie in two ranges. The cursor stays. */
 function window(bytes: u32, copyTo: u32): u32 {
-  const piece = pieces + (pieceIndex << 4);
+  const piece = pieceAt(pieceIndex);
   if (pieceIndex >= pieceCount) return 0;
   if (load<u32>(piece, 4) - pieceOffset >= bytes) return load<u32>(piece) + pieceOffset;
   let got: u32 = 0;
   let skip = pieceOffset;
   for (let i = pieceIndex; i < pieceCount && got < bytes; i++) {
-    const at = pieces + (i << 4);
+    const at = pieceAt(i);
     if (load<u32>(at, 8) != load<u32>(piece, 8)) return 0;
     let n = load<u32>(at, 4) - skip;
     if (n > bytes - got) n = bytes - got;
@@ -152,7 +155,7 @@ function window(bytes: u32, copyTo: u32): u32 {
 function gather(to: u32, bytes: u32): void {
   let skip = pieceOffset;
   for (let i = pieceIndex; bytes != 0; i++) {
-    const at = pieces + (i << 4);
+    const at = pieceAt(i);
     let n = load<u32>(at, 4) - skip;
     if (n > bytes) n = bytes;
     copyBytes(to, load<u32>(at) + skip, n);
@@ -164,7 +167,7 @@ function gather(to: u32, bytes: u32): void {
 
 function advance(bytes: u32): void {
   while (bytes != 0) {
-    const left = load<u32>(pieces + (pieceIndex << 4), 4) - pieceOffset;
+    const left = load<u32>(pieceAt(pieceIndex), 4) - pieceOffset;
     if (bytes < left) {
       pieceOffset += bytes;
       return;
@@ -256,7 +259,7 @@ function addFrame(ch: u32, skip: u32, bytes: u32): u32 {
   let head: u32 = 0;
   let left = bytes;
   const wanted = bytes < L.HEAD_BYTES ? bytes : L.HEAD_BYTES;
-  if (load<u32>(pieces + (pieceIndex << 4), 4) - pieceOffset >= wanted) head = load<u32>(pieces + (pieceIndex << 4)) + pieceOffset;
+  if (load<u32>(pieceAt(pieceIndex), 4) - pieceOffset >= wanted) head = load<u32>(pieceAt(pieceIndex)) + pieceOffset;
   else {
     // Headers in several pieces: one private copy stands for them.
     if (used + 1 > capacity) return L.FRAME_ERROR_TOO_MANY;
@@ -270,7 +273,7 @@ function addFrame(ch: u32, skip: u32, bytes: u32): u32 {
   }
   while (left != 0) {
     if (used + n >= capacity) return L.FRAME_ERROR_TOO_MANY;
-    const piece = pieces + (pieceIndex << 4);
+    const piece = pieceAt(pieceIndex);
     let step = load<u32>(piece, 4) - pieceOffset;
     if (step > left) step = left;
     store<u32>(first + (n << 3), load<u32>(piece) + pieceOffset, L.FRAGMENT_ADDRESS);
@@ -312,7 +315,7 @@ function parsePackets(ch: u32): u32 {
   while (left != 0) {
     if (left < BODY) return L.FRAME_ERROR_MESSAGE_LENGTH;
     // A header may not be split over ranges: the real host refuses that, and some Linux kernels produce it.
-    const at = window(left < PACKET_HEADER ? BODY : PACKET_HEADER, header);
+    const at = window(left < PACKET_HEADER ? BODY : PACKET_HEADER, scratch + L.SCRATCH_HEADER);
     if (at == 0) return L.FRAME_ERROR_HEADER_SPLIT;
     const type = load<u32>(at);
     const length = load<u32>(at + 4);
@@ -338,7 +341,7 @@ function parsePackets(ch: u32): u32 {
     tci = 0;
     if (infoBytes != 0) {
       if (infoOffset > body || infoBytes > body - infoOffset || infoBytes > MAX_INFO) return L.FRAME_ERROR_PPI_RANGE;
-      const whole = window(BODY + infoOffset + infoBytes, header);
+      const whole = window(BODY + infoOffset + infoBytes, scratch + L.SCRATCH_HEADER);
       if (whole == 0 || BODY + infoOffset + infoBytes > 16384) return L.FRAME_ERROR_HEADER_SPLIT;
       const error = readInfos(whole + BODY + infoOffset, infoBytes, dataBytes);
       if (error != 0) return error;
@@ -409,12 +412,12 @@ function takeMessage(ch: u32): u32 {
     }
   }
   if (error == L.FRAME_ERROR_NONE) {
-    const first = window(BODY, header);
+    const first = window(BODY, scratch + L.SCRATCH_HEADER);
     if (first == 0) error = totalBytes < BODY ? L.FRAME_ERROR_MESSAGE_LENGTH : L.FRAME_ERROR_HEADER_SPLIT;
     else if (load<u32>(first) != 1) {
       const n = totalBytes < MAX_CONTROL ? totalBytes : MAX_CONTROL;
-      gather(header, n);
-      return putEvent(ch, L.EVENT_KIND_RNDIS_CONTROL, idLow, idHigh, packetFlags & 1, 0, header, n) ? TAKEN : LATER;
+      gather(scratch + L.SCRATCH_HEADER, n);
+      return putEvent(ch, L.EVENT_KIND_RNDIS_CONTROL, idLow, idHigh, packetFlags & 1, 0, scratch + L.SCRATCH_HEADER, n) ? TAKEN : LATER;
     }
   }
   const frames = load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT);

@@ -3,6 +3,7 @@
 import { checksumFinish } from './checksum';
 import { copyBytes } from './copy';
 import * as L from './generated';
+import { scratch } from './scratch';
 import { PACKET_HEADER, PPI_SIZE, putNvspData, putPacketHeader, putPpi, vlanInfo } from './rndis';
 import { closePacket, count, openPacket, ringFail, ringFree, ringPublish, ringRoom, storeDescriptor } from './ring';
 
@@ -64,7 +65,6 @@ let packet: u32 = 0;
 let ranges: u32 = 0;
 let chainHead: u32 = NONE;
 let chainTail: u32 = NONE;
-const rangeScratch: u32 = <u32>memory.data(8 * 1024, 16);
 
 function flushTransfer(ch: u32): void {
   if (ranges == 0) return;
@@ -74,7 +74,7 @@ function flushTransfer(ch: u32): void {
   storeDescriptor(at, 7, TRANSFER_HEADER + (ranges << 3), total - 8, 1, chainHead, 0);
   store<u32>(at, load<u32>(ch, L.HOST_CHANNEL_RECEIVE_BUFFER_ID), 16);
   store<u32>(at, ranges, 20);
-  copyBytes(at + TRANSFER_HEADER, rangeScratch, ranges << 3);
+  copyBytes(at + TRANSFER_HEADER, scratch + L.SCRATCH_RANGES, ranges << 3);
   putNvspData(at + TRANSFER_HEADER + (ranges << 3), payload, L.NO_SECTION, 0);
   closePacket(ch, at, total);
   count(ch + L.HOST_CHANNEL_RX_MESSAGES, 1);
@@ -98,8 +98,8 @@ function takeSuballocation(ch: u32): u32 {
     store<u32>(cell(ch, index), L.SUBALLOCATION_LAST | L.SUBALLOCATION_MEMBER);
   }
   chainTail = index;
-  store<u32>(rangeScratch + (ranges << 3), bytes);
-  store<u32>(rangeScratch + (ranges << 3) + 4, index * bytes);
+  store<u32>(scratch + L.SCRATCH_RANGES + (ranges << 3), bytes);
+  store<u32>(scratch + L.SCRATCH_RANGES + (ranges << 3) + 4, index * bytes);
   ranges++;
   return load<u32>(ch, L.HOST_CHANNEL_RECEIVE_BUFFER) + index * bytes;
 }

@@ -6,3 +6,4 @@ export { hostReset, hostSend, hostSendControl } from './host-send';
 export * from './offload-exports';
 export { mbufFree, poolGet } from './pool';
 export { endInit, ringMask, ringReadable, ringSend, ringUnmask } from './ring';
+export { useScratch } from './scratch';

@@ -3,13 +3,12 @@
 // area, so that everybody else sees one piece. Nothing that the peer can write is read twice.
 import { copyBytes } from './copy';
 import * as L from './generated';
+import { scratch } from './scratch';
 
 export const PAGE: u32 = 4096;
 /** Larger packets are no sane peer's: the largest legal one names 562 ranges. */
 export const MAX_PACKET: u32 = 32768;
 
-const writeScratch: u32 = <u32>memory.data(32768 + 64, 64);
-const readScratch: u32 = <u32>memory.data(32768 + 64, 64);
 
 @inline
 export function count(cell: u32, by: u32): void {
@@ -97,7 +96,7 @@ export function ringRoom(end: u32, bytes: u32): bool {
 @inline
 export function openPacket(end: u32, total: u32): u32 {
   const write = load<u32>(end, L.CHANNEL_END_WRITE_INDEX);
-  return write + total <= load<u32>(end, L.CHANNEL_END_WRITE_SIZE) ? load<u32>(end, L.CHANNEL_END_WRITE_RING) + PAGE + write : writeScratch;
+  return write + total <= load<u32>(end, L.CHANNEL_END_WRITE_SIZE) ? load<u32>(end, L.CHANNEL_END_WRITE_RING) + PAGE + write : (scratch + L.SCRATCH_WRITE_PACKET);
 }
 
 /** Writes the footer and moves the private index on; ringPublish makes it visible. */
@@ -107,7 +106,7 @@ export function closePacket(end: u32, at: u32, total: u32): void {
   store<u32>(at + total - 8, 0);
   store<u32>(at + total - 4, write);
   let next = write + total;
-  if (at == writeScratch) {
+  if (at == (scratch + L.SCRATCH_WRITE_PACKET)) {
     const data = load<u32>(end, L.CHANNEL_END_WRITE_RING) + PAGE;
     const first = size - write;
     copyBytes(data + write, at, first);
@@ -205,9 +204,9 @@ export function nextPacket(end: u32, read: u32, write: u32): bool {
   let at = data + read;
   if (read + bytes > size) {
     const part = size - read;
-    copyBytes(readScratch, at, part);
-    copyBytes(readScratch + part, data, bytes - part);
-    at = readScratch;
+    copyBytes(scratch + L.SCRATCH_READ_PACKET, at, part);
+    copyBytes(scratch + L.SCRATCH_READ_PACKET + part, data, bytes - part);
+    at = scratch + L.SCRATCH_READ_PACKET;
   }
   packetAt = at;
   packetData = offset;

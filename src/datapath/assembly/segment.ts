@@ -3,6 +3,8 @@
 import { finishIpv4, finishTransport, packetPseudoSum } from './checksum';
 import { copyBytes } from './copy';
 import { family, fragment, ipEnd, l3, l4, missing, parseHead, PROTOCOL_TCP, PROTOCOL_UDP, protocol, store16 } from './headers';
+import * as L from './generated';
+import { scratch } from './scratch';
 
 /** Ethernet, IPv6 with extensions, TCP with options. */
 const MAX_HEADERS: u32 = 512;
@@ -10,7 +12,6 @@ const TCP_FIN: u32 = 0x01;
 const TCP_PSH: u32 = 0x08;
 const TCP_CWR: u32 = 0x80;
 
-const headers: u32 = <u32>memory.data(512, 16);
 
 /** See datapath.ts. Also 0 when a segment does not fit in `stride`. `l4Offset` 0 = find it. */
 export function segment(
@@ -24,6 +25,7 @@ export function segment(
   max: u32,
 ): u32 {
   const head = bytes < MAX_HEADERS ? bytes : MAX_HEADERS;
+  const headers = scratch + L.SCRATCH_SEGMENT_HEADERS;
   copyBytes(headers, address, head);
   if (mss == 0 || !parseHead(headers, head, bytes) || fragment || missing != 0) return 0;
   if (l4Offset != 0 && l4Offset != l4) return 0;

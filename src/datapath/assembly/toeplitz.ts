@@ -1,18 +1,18 @@
 // Toeplitz hash, as Microsoft's receive-side scaling defines it. A key that comes again and again gets a table of 256
 // entries an input byte, which is some ten times faster than going bit by bit (facts/performance.md 3).
+import * as L from './generated';
+import { scratch } from './scratch';
 
 const KEY_BYTES: u32 = 40;
 const MAX_INPUT: u32 = 36;
 /** Uses in a row after which a key is worth a table: building one costs as much as about 100 hashes. */
 const WORTH_A_TABLE: u32 = 100;
 
-const tableKey: u32 = <u32>memory.data(40, 16);
-const table: u32 = <u32>memory.data(36 * 1024, 64);
 let uses: u32 = 0;
 
 function sameKey(key: u32): bool {
   let different: u64 = 0;
-  for (let i: u32 = 0; i < KEY_BYTES; i += 8) different |= load<u64>(key + i) ^ load<u64>(tableKey + i);
+  for (let i: u32 = 0; i < KEY_BYTES; i += 8) different |= load<u64>(key + i) ^ load<u64>(scratch + L.SCRATCH_TOEPLITZ_KEY + i);
   return different == 0;
 }
 
@@ -24,8 +24,8 @@ function keyWindow(key: u32, i: u32): u64 {
 
 function build(): void {
   for (let i: u32 = 0; i < MAX_INPUT; i++) {
-    const row = table + (i << 10);
-    const bits = keyWindow(tableKey, i);
+    const row = scratch + L.SCRATCH_TOEPLITZ_TABLE + (i << 10);
+    const bits = keyWindow(scratch + L.SCRATCH_TOEPLITZ_KEY, i);
     store<u32>(row, 0);
     for (let value: u32 = 1; value < 256; value++) {
       // The lowest set bit's window, and the entry of the other bits.
@@ -50,7 +50,7 @@ function bitwise(key: u32, input: u32, bytes: u32): u32 {
 export function toeplitz(key: u32, input: u32, bytes: u32): u32 {
   const n = bytes < MAX_INPUT ? bytes : MAX_INPUT;
   if (!sameKey(key)) {
-    memory.copy(tableKey, key, KEY_BYTES);
+    memory.copy(scratch + L.SCRATCH_TOEPLITZ_KEY, key, KEY_BYTES);
     uses = 0;
   }
   if (uses < WORTH_A_TABLE) {
@@ -58,6 +58,6 @@ export function toeplitz(key: u32, input: u32, bytes: u32): u32 {
     build();
   }
   let hash: u32 = 0;
-  for (let i: u32 = 0; i < n; i++) hash ^= load<u32>(table + (i << 10) + ((<u32>load<u8>(input + i)) << 2));
+  for (let i: u32 = 0; i < n; i++) hash ^= load<u32>(scratch + L.SCRATCH_TOEPLITZ_TABLE + (i << 10) + ((<u32>load<u8>(input + i)) << 2));
   return hash;
 }
