@@ -1,0 +1,45 @@
+// Network namespaces of the calling thread. In Node the main thread is one; the pool's and workers' threads keep theirs.
+import { closeSync, constants, openSync } from 'node:fs';
+import { check, declare } from './libc.js';
+
+const CLONE_NEWNET = 0x40000000;
+const unshareCall = declare('int unshare(int flags)');
+const setnsCall = declare('int setns(int fd, int type)');
+
+/** Moves the calling thread into a new, empty network namespace. Throws OsError (EPERM without CAP_SYS_ADMIN). */
+export function unshareNetwork(): void {
+  check(unshareCall(CLONE_NEWNET), 'unshare(CLONE_NEWNET)', 'of this thread');
+}
+
+/** Descriptor of a network namespace, which lives at least as long: of the calling thread, of a process, or at a path
+ *  (/run/netns/<name>). The caller closes it. */
+export function openNetwork(of: 'this thread' | number | string): number {
+  const path = of === 'this thread' ? '/proc/thread-self/ns/net' : typeof of === 'number' ? `/proc/${of}/ns/net` : of;
+  return openSync(path, constants.O_RDONLY);
+}
+
+/** Moves the calling thread into the namespace. Throws OsError. */
+export function enterNetwork(fd: number): void {
+  check(setnsCall(fd, CLONE_NEWNET), 'setns', `to the network namespace of descriptor ${fd}`);
+}
+
+/** Calls `work` with this thread in another network namespace and comes back, also when it throws. `work` must be
+ *  synchronous: whatever it leaves pending runs in the old namespace. */
+export function inNetwork<T>(of: number | string, work: () => T): T {
+  const home = openNetwork('this thread');
+  try {
+    const there = openNetwork(of);
+    try {
+      enterNetwork(there);
+    } finally {
+      closeSync(there);
+    }
+    try {
+      return work();
+    } finally {
+      enterNetwork(home);
+    }
+  } finally {
+    closeSync(home);
+  }
+}

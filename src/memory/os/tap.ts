@@ -1,0 +1,78 @@
+// TAP interfaces: packets of the kernel's network stack as reads and writes, each behind a virtio_net_hdr that says which
+// checksums and segmentations are still to be done (linux/if_tun.h).
+import { closeSync, constants, openSync } from 'node:fs';
+import { declare, ioctl, OsError, orError, scratch, scratchBytes, scratchView } from './libc.js';
+
+const TUNSETIFF = 0x400454ca;
+const TUNSETOFFLOAD = 0x400454d0;
+const TUNSETVNETHDRSZ = 0x400454d8;
+const TUNSETCARRIER = 0x400454e2;
+const IFF_TAP = 0x0002;
+const IFF_MULTI_QUEUE = 0x0100;
+const IFF_NO_PI = 0x1000;
+const IFF_VNET_HDR = 0x4000;
+const IFREQ_BYTES = 40;
+const NAME_MAX = 15;
+const EINVAL = 22;
+
+const ioctlCall = declare('int ioctl(int fd, uint64 request, uint64 argument)');
+
+/** Bytes of the header in front of every packet: virtio_net_hdr_v1, whose num_buffers field at 10 the kernel writes as 0 and ignores. */
+export const TAP_HEADER_BYTES = 12;
+/** The longest read from a TAP: header, Ethernet, VLAN tag and a full TSO packet. */
+export const TAP_PACKET_MAX = TAP_HEADER_BYTES + 65_562;
+
+/** What the reader of a TAP does for the kernel: TUN_F_* bits. */
+export const TAP_OFFLOAD = { CSUM: 0x01, TSO4: 0x02, TSO6: 0x04, TSO_ECN: 0x08, USO4: 0x20, USO6: 0x40 } as const;
+
+/** An open queue of a TAP interface. */
+export interface Tap {
+  /** Non-blocking; the caller closes it, and the interface goes with its last queue. */
+  readonly fd: number;
+  /** The name the kernel gave it. */
+  readonly name: string;
+}
+
+/** Opens a TAP interface, made if it is not there, in the calling thread's network namespace. `name` may end in %d for the
+ *  kernel to number it, or be empty for "tap%d". Throws OsError: EPERM without CAP_NET_ADMIN, EBUSY when taken. */
+export function openTap(name: string, options: { readonly multiQueue?: boolean } = {}): Tap {
+  const bytes = Buffer.from(name);
+  if (bytes.length > NAME_MAX || /[/\s\0:]/.test(name) || name === '.' || name === '..') {
+    throw new RangeError(`TAP name ${JSON.stringify(name)}: expected at most ${NAME_MAX} bytes without / : or space`);
+  }
+  const fd = openSync('/dev/net/tun', constants.O_RDWR | constants.O_NONBLOCK);
+  try {
+    scratchBytes.fill(0, 0, IFREQ_BYTES);
+    scratchBytes.set(bytes);
+    const flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (options.multiQueue ? IFF_MULTI_QUEUE : 0);
+    scratchView.setUint16(16, flags, true);
+    ioctl(fd, TUNSETIFF, scratch.address, 'ioctl(TUNSETIFF)', name || 'tap%d');
+    const given = Buffer.from(scratchBytes.subarray(0, 16)).toString().split('\0')[0]!;
+    scratchView.setInt32(0, TAP_HEADER_BYTES, true);
+    ioctl(fd, TUNSETVNETHDRSZ, scratch.address, 'ioctl(TUNSETVNETHDRSZ)', given);
+    return { fd, name: given };
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+/** Tells the kernel what it may leave to us (TAP_OFFLOAD bits), any time. A kernel before 6.2 has no USO: it is left out.
+ *  Returns what was set. Throws OsError. */
+export function setTapOffload(fd: number, offload: number): number {
+  const uso = TAP_OFFLOAD.USO4 | TAP_OFFLOAD.USO6;
+  const result = orError(ioctlCall(fd, TUNSETOFFLOAD, offload));
+  if (result >= 0) return offload;
+  const less = offload & ~uso;
+  if (result !== -EINVAL || less === offload) {
+    throw new OsError('ioctl(TUNSETOFFLOAD)', -result, `0x${offload.toString(16)}`);
+  }
+  ioctl(fd, TUNSETOFFLOAD, less, 'ioctl(TUNSETOFFLOAD)', `0x${less.toString(16)}`);
+  return less;
+}
+
+/** Link up or down, as the interface's user sees it. Throws OsError. */
+export function setTapCarrier(fd: number, up: boolean): void {
+  scratchView.setInt32(0, up ? 1 : 0, true);
+  ioctl(fd, TUNSETCARRIER, scratch.address, 'ioctl(TUNSETCARRIER)', up ? 'up' : 'down');
+}
