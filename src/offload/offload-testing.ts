@@ -1,27 +1,15 @@
-// For tests: a bare memory with the compiled data path on it, packets of every shape that the kernels claim to know,
+// For tests: an arena with the compiled data path on it, packets of every shape that the kernels claim to know,
 // and the plain TypeScript arithmetic that they are compared with.
 import fc from 'fast-check';
 import { createDatapath } from '../datapath/datapath.js';
-import type { Arena } from '../memory/arena.js';
+import { Arena } from '../memory/arena.js';
 
-/** 2 MiB from 1 MiB on are the test's; allocations come from behind that. */
+/** An arena whose bytes from BASE on (2 MiB) are the test's. */
 export function testMemory() {
-  const memory = new WebAssembly.Memory({ initial: 64, maximum: 64, shared: true });
-  const u8 = new Uint8Array(memory.buffer);
-  const u32 = new Uint32Array(memory.buffer);
-  let next = 3 << 20;
-  const arena = {
-    u8,
-    u32,
-    allocate: (_name: string, bytes: number) => {
-      const address = next;
-      next += (bytes + 63) & ~63;
-      if (next > 4 << 20) throw new Error('test memory is full');
-      return address;
-    },
-    release: () => {},
-  };
-  return { u8, u32, datapath: createDatapath(memory), arena: arena as unknown as Arena };
+  const arena = Arena.create({ bytes: 4 << 20 });
+  const base = arena.reserve('test', 2 << 20);
+  if (base !== BASE) throw new Error(`test memory: expected at ${BASE}, got ${base}`);
+  return { u8: arena.u8, u32: arena.u32, datapath: createDatapath(arena.memory), arena };
 }
 
 export const GUARD = 0xa5;

@@ -46,7 +46,7 @@ export class ReceiveSideScaling {
   constructor(arena: Arena, datapath: Datapath) {
     this.#arena = arena;
     this.#datapath = datapath;
-    this.#key = arena.allocate('rss', 128);
+    this.#key = arena.reserve('rss', 128);
     this.#input = this.#key + 64;
   }
 

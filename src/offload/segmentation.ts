@@ -30,7 +30,7 @@ export class Segmenter {
     this.#arena = arena;
     this.#datapath = datapath;
     const lengths = (this.#max * 4 + 63) & ~63;
-    this.#memory = arena.allocate('segments', lengths + headroom + this.#max * this.stride);
+    this.#memory = arena.reserve('segments', lengths + headroom + this.#max * this.stride);
     this.#first = this.#memory + lengths + headroom;
   }
 
