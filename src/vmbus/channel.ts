@@ -62,7 +62,7 @@ export class Channel {
       if (type === 'u64') counters.set(name, (structure.at as Record<string, number>)[name]!);
     }
     this.#counters = counters;
-    this.#memory = arena.allocate(`channel ${address.toString(16)} events`, STAGE_BYTES + eventBytes);
+    this.#memory = arena.reserve(`channel ${address.toString(16)} events`, STAGE_BYTES + eventBytes);
     this.#set(this.#eventAt.events, this.#memory + STAGE_BYTES);
     this.#set(this.#eventAt.eventBytes, eventBytes);
     this.#set(this.#eventAt.eventUsed, 0);

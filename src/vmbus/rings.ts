@@ -1,9 +1,7 @@
 // What both sides do to ring memory outside the data path: find the rings, zero them, mask interrupts.
 import type { Arena } from '../memory/arena.js';
-import { RING_CONTROL } from '../wire/vmbus.js';
-import { type RingRegion, VmbusError } from './device.js';
-
-export const PAGE_BYTES = 4096;
+import { RING_CONTROL, RING_FEATURE } from '../wire/vmbus.js';
+import { PAGE_BYTES, type RingRegion, VmbusError } from './device.js';
 
 /** The two rings of a ring file or of map 0: two equal halves, each a control page and its data. */
 export function splitRings(address: number, bytes: number): { first: RingRegion; second: RingRegion } {
@@ -25,7 +23,7 @@ export function openHostRings(arena: Arena, fromGuest: RingRegion, toGuest: Ring
   setInterruptMask(arena, fromGuest, true);
   const { pendingSendSize, featureBits } = RING_CONTROL.offset;
   Atomics.store(arena.u32, (toGuest.control + pendingSendSize) >>> 2, 0);
-  Atomics.store(arena.u32, (toGuest.control + featureBits) >>> 2, 1);
+  Atomics.store(arena.u32, (toGuest.control + featureBits) >>> 2, RING_FEATURE.PENDING_SEND_SIZE);
 }
 
 /** Writes the receiver's interrupt mask of a ring. */

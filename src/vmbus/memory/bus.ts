@@ -7,12 +7,13 @@ import {
   type GuestRegion,
   NETVSC_CLASS,
   type OpenChannel,
+  PAGE_BYTES,
   type RingRegion,
   type VmbusDevice,
   VmbusError,
   type VmbusOffer,
 } from '../device.js';
-import { openHostRings, PAGE_BYTES, splitRings, zeroControlPage } from '../rings.js';
+import { openHostRings, splitRings, zeroControlPage } from '../rings.js';
 
 export interface MemoryBusOptions {
   /** NICs on the bus (default 1). */
@@ -74,7 +75,7 @@ export function createMemoryBus(arena: Arena, options: MemoryBusOptions = {}): M
   const pairs = Array.from({ length: options.devices ?? 1 }, (_, offset) => {
     const index = firstDevice + offset;
     const map = (name: string, bytes: number): number => {
-      const address = arena.allocate(`vmbus ${index} ${name}`, bytes, PAGE_BYTES);
+      const address = arena.reserve(`vmbus ${index} ${name}`, bytes, PAGE_BYTES);
       maps.push(address);
       return address;
     };
@@ -218,7 +219,7 @@ class ArenaGuestMemory implements GuestMemory {
 
   allocate(name: string, bytes: number): number {
     const pages = Math.ceil(bytes / PAGE_BYTES);
-    const address = this.#arena.allocate(name, pages * PAGE_BYTES, PAGE_BYTES);
+    const address = this.#arena.reserve(name, pages * PAGE_BYTES, PAGE_BYTES);
     this.#regions.set(address, { pfn: this.pfn(address), pages, address });
     return address;
   }

@@ -1,0 +1,33 @@
+// The interrupt descriptor's words, as uio_hv_generic defines them (facts/linux-guest.md 9.3): a guest writes a 32-bit
+// command and reads a 32-bit running count. On a machine directory both cross a Unix stream socket.
+
+/** What a guest may write. */
+export const IRQ_COMMAND = {
+  /** Masks the guest's receive ring. */
+  DISABLE: 0,
+  /** Unmasks it, and signals the host. */
+  ENABLE: 1,
+  /** Signals the host and leaves the mask alone. Machine directories only: a kernel takes it for ENABLE. */
+  SIGNAL: 2,
+} as const;
+
+/** Puts a byte stream back into little-endian words, whatever pieces it comes in. */
+export class WordReader {
+  readonly #carry = new Uint8Array(4);
+  #carried = 0;
+
+  /** Calls `handler` for each complete word of `carry + bytes[0, length)`. */
+  push(bytes: Uint8Array, length: number, handler: (word: number) => void): void {
+    const carry = this.#carry;
+    for (let i = 0; i < length; i++) {
+      carry[this.#carried++] = bytes[i]!;
+      if (this.#carried < 4) continue;
+      this.#carried = 0;
+      handler((carry[0]! | (carry[1]! << 8) | (carry[2]! << 16) | (carry[3]! << 24)) >>> 0);
+    }
+  }
+
+  reset(): void {
+    this.#carried = 0;
+  }
+}

@@ -1,0 +1,217 @@
+// The host's side of one NIC in a machine directory: a socket in place of /dev/uioN. A connection is OpenChannel, its
+// end (close, exit, SIGKILL) is CloseChannel.
+import { closeSync } from 'node:fs';
+import type { Arena } from '../../memory/arena.js';
+import { lockFile, unlockFile } from '../../memory/os/flock.js';
+import { ERRNO } from '../../memory/os/libc.js';
+import { acceptUnix, peerCredentials, receiveBytes, sendBytes } from '../../memory/os/socket.js';
+import type { GpadlRegion, GuestRegion, RingRegion, VmbusOffer } from '../device.js';
+import { openHostRings, setInterruptMask, zeroControlPage } from '../rings.js';
+import { GuestPages, type GuestPagesLimits } from './guest-pages.js';
+import { IRQ_COMMAND, WordReader } from './interrupts.js';
+
+/** What a UioOffer is made of; machine.ts puts it together. */
+export interface UioOfferParts {
+  readonly arena: Arena;
+  readonly uuid: string;
+  readonly relid: number;
+  readonly fromGuest: RingRegion;
+  readonly toGuest: RingRegion;
+  readonly receiveBuffer: GpadlRegion;
+  readonly sendBuffer: GpadlRegion;
+  /** Listening socket, non-blocking; the offer closes it. */
+  readonly listener: number;
+  /** Descriptor of the rings' file, whose lock says who zeroes the rings; stays the machine's. */
+  readonly ringFile: number;
+  readonly limits: GuestPagesLimits;
+  /** Removes the device's files from the machine directory. */
+  readonly withdraw: () => void;
+}
+
+/** Counters of one NIC's socket. */
+export interface UioOfferStats {
+  opened: number;
+  closed: number;
+  /** Connections closed at once because the channel was open (EBUSY). */
+  refusedBusy: number;
+  /** Connections of another user. */
+  refusedUser: number;
+  interruptsIn: number;
+  interruptsOut: number;
+  /** Interrupts dropped because the guest had not read earlier ones. */
+  interruptsDropped: number;
+  /** Words that are no command. */
+  commandsIgnored: number;
+}
+
+/** Reads of one poll, so that a guest that floods the socket cannot hold the host. */
+const READS_MAX = 64;
+const ACCEPTS_MAX = 8;
+
+export class UioOffer implements VmbusOffer {
+  readonly uuid: string;
+  readonly relid: number;
+  readonly arena: Arena;
+  readonly fromGuest: RingRegion;
+  readonly toGuest: RingRegion;
+  readonly receiveBuffer: GpadlRegion;
+  readonly sendBuffer: GpadlRegion;
+  readonly stats: UioOfferStats = {
+    opened: 0,
+    closed: 0,
+    refusedBusy: 0,
+    refusedUser: 0,
+    interruptsIn: 0,
+    interruptsOut: 0,
+    interruptsDropped: 0,
+    commandsIgnored: 0,
+  };
+  readonly #parts: UioOfferParts;
+  readonly #words = new WordReader();
+  readonly #input = Buffer.alloc(4096);
+  readonly #count = Buffer.alloc(4);
+  readonly #polled = { opened: false, closed: false, interrupts: 0 };
+  #listener: number;
+  #guest = -1;
+  /** Running count of interrupts to this guest. */
+  #events = 0;
+  /** We hold the ring file's lock, for a guest that does not know of it. */
+  #locked = false;
+  /** The end of a channel that poll() has not reported yet. */
+  #ended = false;
+  #pages: GuestPages | undefined;
+  #refusal = '';
+
+  constructor(parts: UioOfferParts) {
+    this.#parts = parts;
+    this.#listener = parts.listener;
+    this.uuid = parts.uuid;
+    this.relid = parts.relid;
+    this.arena = parts.arena;
+    this.fromGuest = parts.fromGuest;
+    this.toGuest = parts.toGuest;
+    this.receiveBuffer = parts.receiveBuffer;
+    this.sendBuffer = parts.sendBuffer;
+  }
+
+  get fds(): readonly number[] {
+    return [this.#listener, this.#guest].filter((fd) => fd >= 0);
+  }
+
+  get lastRefusal(): string {
+    return this.#refusal;
+  }
+
+  /** Costs one to two system calls: meant for wake-ups and a tick, not for every turn of a busy loop. */
+  poll(): { opened: boolean; closed: boolean; interrupts: number } {
+    const polled = this.#polled;
+    polled.opened = false;
+    polled.interrupts = 0;
+    const open = this.#guest >= 0;
+    if (open) this.#readCommands();
+    polled.closed = this.#ended;
+    this.#ended = false;
+    if (!polled.closed && this.#listener >= 0) this.#accept();
+    return polled;
+  }
+
+  signal(): void {
+    if (this.#guest < 0) return;
+    this.stats.interruptsOut++;
+    this.#events = (this.#events + 1) >>> 0;
+    this.#count.writeUInt32LE(this.#events);
+    // A full socket buffer is readable already; a closed one is found by poll().
+    if (sendBytes(this.#guest, this.#count, 4) < 4) this.stats.interruptsDropped++;
+  }
+
+  mapGuestPage(pfn: bigint): GuestRegion | undefined {
+    if (!this.#pages) {
+      this.#refusal = 'no guest has the channel open';
+      return undefined;
+    }
+    const found = this.#pages.map(pfn);
+    if (typeof found !== 'string') return found;
+    this.#refusal = found;
+    return undefined;
+  }
+
+  rescind(): void {
+    this.#end();
+    if (this.#listener < 0) return;
+    closeSync(this.#listener);
+    this.#listener = -1;
+    this.#parts.withdraw();
+  }
+
+  #accept(): void {
+    for (let i = 0; i < ACCEPTS_MAX; i++) {
+      const guest = acceptUnix(this.#listener);
+      if (guest < 0) return;
+      const peer = peerCredentials(guest);
+      const refused =
+        this.#guest >= 0
+          ? 'refusedBusy'
+          : peer.uid !== 0 && peer.uid !== process.getuid?.()
+            ? 'refusedUser'
+            : undefined;
+      if (refused) {
+        this.stats[refused]++;
+        closeSync(guest);
+        continue;
+      }
+      this.#open(guest, peer.pid);
+    }
+  }
+
+  #open(guest: number, pid: number): void {
+    const { arena, fromGuest, toGuest } = this;
+    // A guest that holds the lock zeroed the rings before it connected, and may have written to them since. For any
+    // other guest we are the kernel that zeroes them.
+    this.#locked = lockFile(this.#parts.ringFile);
+    if (this.#locked) {
+      zeroControlPage(arena, fromGuest);
+      zeroControlPage(arena, toGuest);
+    }
+    openHostRings(arena, fromGuest, toGuest);
+    this.#guest = guest;
+    this.#words.reset();
+    this.#events = 0;
+    this.#pages = new GuestPages(arena, pid, this.#parts.limits);
+    this.stats.opened++;
+    this.#polled.opened = true;
+  }
+
+  #readCommands(): void {
+    for (let i = 0; i < READS_MAX; i++) {
+      const length = receiveBytes(this.#guest, this.#input);
+      if (length === -ERRNO.EAGAIN!) return;
+      // 0 = closed; ECONNRESET = closed with interrupts from us unread.
+      if (length <= 0) {
+        this.#end();
+        return;
+      }
+      this.#words.push(this.#input, length, this.#command);
+    }
+  }
+
+  readonly #command = (word: number): void => {
+    if (word === IRQ_COMMAND.DISABLE) setInterruptMask(this.arena, this.toGuest, true);
+    else if (word === IRQ_COMMAND.ENABLE || word === IRQ_COMMAND.SIGNAL) {
+      if (word === IRQ_COMMAND.ENABLE) setInterruptMask(this.arena, this.toGuest, false);
+      this.#polled.interrupts++;
+      this.stats.interruptsIn++;
+    } else this.stats.commandsIgnored++;
+  };
+
+  #end(): void {
+    if (this.#guest < 0) return;
+    closeSync(this.#guest);
+    this.#guest = -1;
+    if (this.#locked) unlockFile(this.#parts.ringFile);
+    this.#locked = false;
+    this.#pages?.close();
+    this.#pages = undefined;
+    this.stats.closed++;
+    this.#ended = true;
+  }
+}

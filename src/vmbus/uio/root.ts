@@ -1,0 +1,23 @@
+// What differs between a machine directory and a kernel's own tree, and nothing else: where the maps of a uio node and
+// its interrupt descriptor are, and what a guest writes to signal.
+import { openShared } from '../../memory/os/memfd.js';
+import { connectUnix } from '../../memory/os/socket.js';
+import { IRQ_COMMAND } from './interrupts.js';
+
+export interface UioRoot {
+  /** Opens what map `index` of a uio node is mapped from (the caller closes it), and the byte offset in it. */
+  openMap(uio: string, index: number, bytes: number): { fd: number; offset: number };
+  /** Opens the interrupt descriptor, non-blocking: this is what opens the channel. */
+  connect(uio: string): number;
+  /** What to write for an interrupt to the host. */
+  readonly signalCommand: number;
+}
+
+/** A machine directory made by the embedded host: maps are files, the uio node is a Unix stream socket. */
+export function machineRoot(root: string): UioRoot {
+  return {
+    openMap: (uio, index, bytes) => ({ fd: openShared(`${root}/dev/${uio}.map${index}`, bytes), offset: 0 }),
+    connect: (uio) => connectUnix(`${root}/dev/${uio}`),
+    signalCommand: IRQ_COMMAND.SIGNAL,
+  };
+}
