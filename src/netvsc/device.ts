@@ -1,0 +1,238 @@
+// The NetVSC guest driver: life of a device from attach to detach, and its data calls. The owner calls poll() and tick()
+// all the time, also while attach() or another promise is pending: answers arrive there.
+import { NetvscError } from './requests.js';
+import { Session } from './session.js';
+import { Totals } from './stats.js';
+import {
+  DEFAULT_FILTER,
+  driverCounters,
+  type NetvscEvent,
+  type NetvscInfo,
+  type NetvscOptions,
+  type NetvscSetup,
+  type NetvscState,
+} from './types.js';
+
+/** The host's death is looked for at least this often. */
+const HOST_CHECK_MS = 10;
+
+export class NetvscDevice {
+  /** Receives link changes, indications and failures; called from within poll() and tick(). */
+  onEvent: ((event: NetvscEvent) => void) | undefined;
+  readonly #setup: NetvscSetup;
+  readonly #where: string;
+  readonly #totals = new Totals();
+  readonly #counters = driverCounters();
+  #options: NetvscOptions;
+  #state: NetvscState = 'detached';
+  #failure: string | undefined;
+  #session: Session | undefined;
+  #info: NetvscInfo | undefined;
+  #filter = DEFAULT_FILTER as number;
+  #ending: Promise<void> = Promise.resolve(); // the attach or detach under way
+  #hostCheckedMs = Number.NEGATIVE_INFINITY;
+
+  constructor(setup: NetvscSetup) {
+    this.#setup = setup;
+    this.#options = setup.options ?? {};
+    this.#where = `netvsc ${setup.device.uuid} (${setup.device.location})`;
+    this.onEvent = setup.onEvent;
+  }
+
+  get state(): NetvscState {
+    return this.#state;
+  }
+
+  /** Why the state is 'failed', with device, step and message. */
+  get failure(): string | undefined {
+    return this.#failure;
+  }
+
+  /** What attach found; undefined before. Keeps its last values after detach. */
+  get info(): NetvscInfo | undefined {
+    return this.#info;
+  }
+
+  /** Packet filter that is set, or will be set at attach. */
+  get packetFilter(): number {
+    return this.#filter;
+  }
+
+  /** Readable when the host interrupts or is gone; call disarm() then. */
+  fds(): number[] {
+    const { interruptFd } = this.#setup.device;
+    return interruptFd >= 0 ? [interruptFd] : [];
+  }
+
+  /**
+   * Opens the channel and negotiates everything; `open: false` leaves the packet filter 0, so that nothing is received
+   * before setPacketFilter(). Rejects with a NetvscError or VmbusError that names the step; everything is released then.
+   */
+  attach(how: { readonly open?: boolean } = {}): Promise<NetvscInfo> {
+    if (this.#state !== 'detached' && this.#state !== 'failed') {
+      return Promise.reject(new NetvscError(this.#where, 'attach', `the device is ${this.#state}`));
+    }
+    this.#state = 'attaching';
+    this.#failure = undefined;
+    const attached = this.#attach(how.open ?? true);
+    this.#ending = attached.then(
+      () => {},
+      () => {},
+    );
+    return attached;
+  }
+
+  /**
+   * Stops receiving, waits (at most the request timeout) for sends in flight, tells the host, closes and releases
+   * everything. Never rejects: whatever the host does, the device ends 'detached'.
+   */
+  async detach(): Promise<void> {
+    if (this.#state === 'attaching') {
+      this.#session?.abort('the device is being detached');
+      await this.#ending;
+    }
+    if (this.#state === 'running') {
+      this.#state = 'detaching';
+      this.#ending = this.#detach(this.#session!);
+    }
+    await this.#ending;
+    if (this.#state === 'failed') this.#state = 'detached';
+    this.#failure = undefined;
+  }
+
+  /** Detaches and attaches with another MTU; filter and options stay. When that fails, attaches with the old MTU and rejects. */
+  async reattach(change: { readonly mtu?: number }): Promise<NetvscInfo> {
+    if (this.#state !== 'running') {
+      throw new NetvscError(this.#where, 'reattach', `the device is ${this.#state}, expected running`);
+    }
+    const before = this.#options;
+    await this.detach();
+    this.#options = { ...before, ...change };
+    try {
+      return await this.attach();
+    } catch (error) {
+      this.#options = before;
+      await this.attach();
+      throw error;
+    }
+  }
+
+  /** Sets NDIS packet filter bits (PACKET_FILTER); 0 = receive nothing. */
+  async setPacketFilter(bits: number): Promise<void> {
+    if (this.#state === 'running') await this.#session!.setPacketFilter(bits);
+    this.#filter = bits;
+  }
+
+  /**
+   * Handles what the host sent: received packets go to the u32 array at `handles` (the caller owns them), answers to
+   * whoever waits, link changes to onEvent. Returns the number of packets, about `max` at most.
+   */
+  poll(handles: number, max: number): number {
+    const session = this.#session;
+    if (session === undefined) return 0;
+    const received = session.poll(handles, max);
+    if (session.broken) this.#fail(session.fault());
+    return received;
+  }
+
+  /** Sends mbuf chains; returns how many were taken. The others stay the caller's: try again after a poll. */
+  send(handles: number, count: number): number {
+    if (this.#state !== 'running') return 0;
+    const session = this.#session!;
+    const taken = session.send(handles, count);
+    if (session.broken) this.#fail(session.fault());
+    return taken;
+  }
+
+  /** Deadlines, and whether the host still lives. Call about once a millisecond. */
+  tick(nowMs: number): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    if (nowMs - this.#hostCheckedMs >= HOST_CHECK_MS || nowMs < this.#hostCheckedMs) {
+      this.#hostCheckedMs = nowMs;
+      this.#takeInterrupts();
+    }
+    if (this.#session === session) session.tick(nowMs);
+  }
+
+  /** Lets the host interrupt. True: nothing is pending, the caller may sleep on fds(). */
+  arm(): boolean {
+    return this.#session?.arm() ?? true;
+  }
+
+  /** Back to polling. */
+  disarm(): void {
+    if (this.#session === undefined) return;
+    this.#session.disarm();
+    this.#takeInterrupts();
+  }
+
+  /** All counters since the device object was made. */
+  stats(): Record<string, number> {
+    return this.#totals.report(this.#counters, this.#session);
+  }
+
+  async #attach(open: boolean): Promise<NetvscInfo> {
+    let session: Session | undefined;
+    try {
+      session = new Session(this.#where, this.#setup, this.#options, this.#counters, (event) => this.#event(event));
+      this.#session = session;
+      const info = await session.attach();
+      if (open) await session.setPacketFilter(this.#filter);
+      session.running = true;
+      this.#info = info;
+      this.#state = 'running';
+      this.#counters.attaches++;
+      return info;
+    } catch (error) {
+      if (session !== undefined) this.#close(session);
+      this.#state = 'failed';
+      this.#failure ??= error instanceof Error ? error.message : String(error);
+      this.#counters.failures++;
+      throw error;
+    }
+  }
+
+  async #detach(session: Session): Promise<void> {
+    await session.stop();
+    this.#close(session);
+    if (this.#state === 'detaching') this.#state = 'detached';
+    this.#counters.detaches++;
+  }
+
+  #close(session: Session): void {
+    if (this.#session !== session) return;
+    this.#session = undefined;
+    this.#totals.absorb(session.queue, session.control);
+    this.#counters.sendsAbandoned += session.queue.outstanding;
+    session.close();
+  }
+
+  /** The device cannot go on: everything that waits is told, everything is released. */
+  #fail(reason: string): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    const before = this.#state;
+    const failure = `${this.#where}: ${before}: ${reason}`;
+    session.abort(reason);
+    this.#close(session);
+    // An attach or a detach under way sees the abort and sets the state itself.
+    if (before === 'running') {
+      this.#state = 'failed';
+      this.#failure = failure;
+      this.#counters.failures++;
+      this.onEvent?.({ type: 'failed', reason: failure });
+    }
+  }
+
+  #takeInterrupts(): void {
+    const count = this.#setup.device.takeInterrupts();
+    if (count < 0) this.#fail('the host is gone (device rescinded or host process ended)');
+    else this.#counters.interrupts += count;
+  }
+
+  #event(event: NetvscEvent): void {
+    if (event.type === 'link') this.#counters.linkChanges++;
+    this.onEvent?.(event);
+  }
+}

@@ -1,0 +1,154 @@
+// The memory of one guest queue (GUEST_QUEUE of memory/layout.ts) and what hangs on it: slots, section stack, receive
+// completions, page table. Taken from the device's arena at open, given back at close; nothing is kept in between.
+import type { Datapath } from '../datapath/datapath.js';
+import type { Arena } from '../memory/arena.js';
+import { GUEST_QUEUE, NO_SECTION, TX_SLOT } from '../memory/layout.js';
+import { Channel } from '../vmbus/channel.js';
+import type { GuestMemory, OpenChannel, Region } from '../vmbus/device.js';
+
+/** Smallest data packet on the ring: descriptor 16, NVSP message 28 padded to 32, footer 8. */
+const SMALLEST_SEND_BYTES = 56;
+/** Sends in flight; a transaction id has 16 bits for the slot. */
+const MAX_SLOTS = 4096;
+/** Receive completions that may wait for room in the ring; when all are used the driver stops reading. */
+const COMPLETIONS = 1024;
+const COMPLETION_BYTES = 16;
+/** Ranges of one transfer-page packet: hosts send at most 375, 562 with RSC (facts/hyper-v-host.md 6). */
+const RANGES = 1024;
+const RANGE_BYTES = 8;
+/** Ring room that data leaves to control messages and receive completions. */
+const SPARE_BYTES = 4096;
+const PAGE_SHIFT = 12;
+
+/** A cell of GUEST_QUEUE. */
+export type QueueCell = keyof typeof GUEST_QUEUE.at;
+
+export class QueueMemory {
+  /** Address of the GUEST_QUEUE. */
+  readonly address: number;
+  readonly channel: Channel;
+  readonly #arena: Arena;
+  readonly #datapath: Datapath;
+  readonly #held: number[] = [];
+  #open = true;
+
+  /**
+   * Sets up an empty queue on an opened channel: it can exchange control messages and read packets, and owns no send
+   * section yet. `packetMemory` is what mbufs live in; sends by page ranges name its pages.
+   */
+  constructor(
+    arena: Arena,
+    datapath: Datapath,
+    opened: OpenChannel,
+    memory: GuestMemory,
+    packetMemory: Region,
+    pools: { readonly small: number; readonly large: number },
+  ) {
+    this.#arena = arena;
+    this.#datapath = datapath;
+    this.address = this.#take('GUEST_QUEUE', GUEST_QUEUE.bytes);
+    try {
+      this.channel = new Channel(arena, datapath, this.address, GUEST_QUEUE.at);
+      try {
+        this.#tables(opened, memory, packetMemory, pools);
+        this.channel.bind(opened.transmit, opened.receive);
+      } catch (error) {
+        this.channel.release();
+        throw error;
+      }
+    } catch (error) {
+      this.#giveBack();
+      throw error;
+    }
+  }
+
+  get(cell: QueueCell): number {
+    return this.#arena.u32[(this.address + GUEST_QUEUE.at[cell]) >>> 2]!;
+  }
+
+  /** Without effect once released: an attach that was overtaken by its end may still call it. */
+  set(cell: QueueCell, value: number): void {
+    if (!this.#open) return;
+    this.#arena.u32[(this.address + GUEST_QUEUE.at[cell]) >>> 2] = value;
+  }
+
+  /** Gives sections [first, first + count) to this queue's senders. */
+  ownSections(first: number, count: number): void {
+    if (!this.#open) return;
+    const stack = this.#take('free sections', Math.max(4, count * 4));
+    const at = stack >>> 2;
+    // The lowest section ends up on top, so that a light load stays in a few warm pages.
+    for (let i = 0; i < count; i++) this.#arena.u32[at + i] = first + count - 1 - i;
+    this.set('freeSections', stack);
+    this.set('freeSectionCount', count);
+  }
+
+  /** Sends whose completion has not come. */
+  get outstanding(): number {
+    return this.get('slotCount') - this.get('freeSlotCount');
+  }
+
+  /** Received packets or completions that the next poll still has to deal with. */
+  get backlog(): boolean {
+    return this.get('completionCount') !== 0 || this.get('rangeIndex') < this.get('rangeCount');
+  }
+
+  /** Frees every mbuf that the queue holds and all its memory. The host must be unable to write by now. */
+  release(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#datapath.guestAbandon(this.address);
+    this.channel.release();
+    this.#giveBack();
+  }
+
+  #tables(
+    opened: OpenChannel,
+    memory: GuestMemory,
+    packetMemory: Region,
+    pools: { readonly small: number; readonly large: number },
+  ): void {
+    const { u32 } = this.#arena;
+    const slotCount = Math.max(16, Math.min(MAX_SLOTS, Math.floor(opened.transmit.dataBytes / SMALLEST_SEND_BYTES)));
+    this.set('slots', this.#take('send slots', slotCount * TX_SLOT.bytes));
+    this.set('slotCount', slotCount);
+    const freeSlots = this.#take('free send slots', slotCount * 4);
+    for (let i = 0; i < slotCount; i++) u32[(freeSlots >>> 2) + i] = slotCount - 1 - i;
+    this.set('freeSlots', freeSlots);
+    this.set('freeSlotCount', slotCount);
+
+    this.set('completions', this.#take('receive completions', COMPLETIONS * COMPLETION_BYTES));
+    this.set('completionCapacity', COMPLETIONS);
+    this.set('ranges', this.#take('receive ranges', RANGES * RANGE_BYTES));
+    this.set('rangeCapacity', RANGES);
+    this.set('section', NO_SECTION);
+    this.set('spare', Math.min(SPARE_BYTES, opened.transmit.dataBytes >>> 2));
+    this.set('nvspBytes', 28);
+    this.set('maxPacketsPerMessage', 1);
+    this.set('packetAlignment', 8);
+    this.set('rxPool', pools.small);
+    this.set('rxLargePool', pools.large);
+
+    const base = packetMemory.address >>> PAGE_SHIFT; // page number; pfnBase is that page's address
+    const pages = ((packetMemory.address + packetMemory.bytes - 1) >>> PAGE_SHIFT) - base + 1;
+    const table = this.#take('page frame numbers', pages * 8);
+    for (let i = 0; i < pages; i++) {
+      const pfn = memory.pfn(((base + i) << PAGE_SHIFT) >>> 0);
+      u32[(table >>> 2) + 2 * i] = Number(pfn & 0xffff_ffffn);
+      u32[(table >>> 2) + 2 * i + 1] = Number(pfn >> 32n);
+    }
+    this.set('pfnTable', table);
+    this.set('pfnBase', (base << PAGE_SHIFT) >>> 0);
+    this.set('pfnPages', pages);
+  }
+
+  #take(name: string, bytes: number): number {
+    const address = this.#arena.reserve(`netvsc ${name}`, bytes);
+    this.#held.push(address);
+    return address;
+  }
+
+  #giveBack(): void {
+    for (const address of this.#held.splice(0).reverse()) this.#arena.release(address);
+  }
+}

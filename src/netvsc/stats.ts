@@ -1,0 +1,51 @@
+// Counters of a device: those of the queue's memory, which is new at each attach, are summed up over all of them
+// (facts/linux-guest.md 10.1 D5).
+import { GUEST_QUEUE } from '../memory/layout.js';
+import type { ControlPath } from './control.js';
+import type { QueueMemory } from './queue.js';
+import type { DriverCounters } from './types.js';
+
+const QUEUE_COUNTERS = Object.entries(GUEST_QUEUE.types)
+  .filter(([, type]) => type === 'u64')
+  .map(([name]) => name);
+
+export class Totals {
+  readonly #sums = new Map<string, number>();
+
+  /** Adds the counters of an opening that ends. */
+  absorb(queue: QueueMemory, control: ControlPath): void {
+    for (const [name, value] of Object.entries(openingCounters(queue, control))) {
+      this.#sums.set(name, (this.#sums.get(name) ?? 0) + value);
+    }
+  }
+
+  /** Everything by name: queue counters, request counters, the driver's own, and what is in use right now. */
+  report(
+    driver: DriverCounters,
+    open: { readonly queue: QueueMemory; readonly control: ControlPath } | undefined,
+  ): Record<string, number> {
+    const now = open ? openingCounters(open.queue, open.control) : {};
+    const all: Record<string, number> = {};
+    for (const name of [...QUEUE_COUNTERS, ...CONTROL_COUNTERS]) {
+      all[name] = (this.#sums.get(name) ?? 0) + (now[name] ?? 0);
+    }
+    Object.assign(all, driver);
+    all.txOutstanding = open?.queue.outstanding ?? 0;
+    all.txFreeSections = open?.queue.get('freeSectionCount') ?? 0;
+    all.requestsWaiting = open ? open.control.nvsp.waiting + open.control.rndis.waiting : 0;
+    return all;
+  }
+}
+
+const CONTROL_COUNTERS = ['requestTimeouts', 'unexpectedReplies', 'mismatchedReplies', 'answersDropped'] as const;
+
+function openingCounters(queue: QueueMemory, control: ControlPath): Record<string, number> {
+  const { nvsp, rndis } = control;
+  return {
+    ...queue.channel.counters(),
+    requestTimeouts: nvsp.timeouts + rndis.timeouts,
+    unexpectedReplies: nvsp.unexpected + rndis.unexpected,
+    mismatchedReplies: nvsp.mismatched + rndis.mismatched,
+    answersDropped: control.answersDropped,
+  };
+}

@@ -1,0 +1,120 @@
+// What a NetVSC device is made with, what it reports, and what it says about itself.
+import type { Datapath } from '../datapath/datapath.js';
+import type { Region, VmbusDevice } from '../vmbus/device.js';
+
+export interface NetvscOptions {
+  /** Bytes of payload of an Ethernet frame, 68..65521 (NVSP 1: at most 1500). Default 1500; the host may lower it. */
+  readonly mtu?: number;
+  /** Bytes of the send buffer that are used (default all; raised to 10 sections). */
+  readonly sendBufferBytes?: number;
+  /** Longest RNDIS message in bytes that is copied into a send-buffer section (default and most: section size - alignment). */
+  readonly copyLimit?: number;
+  /** NVSP versions to try, in this order. */
+  readonly nvspVersions?: readonly number[];
+  /** How long the host may take for an answer. Default 5000. */
+  readonly requestTimeoutMs?: number;
+  /** Take coalesced segments from hosts that offer it (needs a large pool). Default true. */
+  readonly rsc?: boolean;
+}
+
+export interface NetvscSetup {
+  readonly device: VmbusDevice;
+  readonly datapath: Datapath;
+  /** Addresses of POOLs; `large` 0 = frames beyond the small pool's room are refused. */
+  readonly pools: { readonly small: number; readonly large: number };
+  /** Where the pools' buffers lie: memory that the host can read by page frame number. */
+  readonly packetMemory: Region;
+  readonly options?: NetvscOptions;
+  readonly onEvent?: (event: NetvscEvent) => void;
+}
+
+/** What the host said about receive-side scaling. */
+export interface RssCapabilities {
+  readonly receiveQueues: number;
+  readonly tableEntries: number;
+  readonly flags: number;
+}
+
+/** The result of attach. */
+export interface NetvscInfo {
+  /** Permanent address, "00:15:5d:...". */
+  readonly mac: string;
+  readonly mtu: number;
+  linkUp: boolean;
+  linkSpeedBps: number;
+  readonly friendlyName: string;
+  readonly nvspVersion: number;
+  readonly ndisVersion: number;
+  /** OFFLOAD bits that both sides agreed on. */
+  offloads: number;
+  /** Largest LSO send in bytes, per family; 0 = no LSO. */
+  readonly lsoMax4: number;
+  readonly lsoMax6: number;
+  readonly maxPacketsPerMessage: number;
+  readonly packetAlignment: number;
+  readonly maxTransferBytes: number;
+  readonly receiveSections: number;
+  readonly receiveSectionBytes: number;
+  /** Sections for data; the control section(s) in front of them are not counted. */
+  readonly sendSections: number;
+  readonly sendSectionBytes: number;
+  /** Undefined: not asked (NVSP below 5) or not answered. */
+  readonly rss: RssCapabilities | undefined;
+}
+
+export type NetvscEvent =
+  | { readonly type: 'link'; readonly up: boolean }
+  | { readonly type: 'speed'; readonly bps: number }
+  | { readonly type: 'network-change' }
+  | { readonly type: 'offloads'; readonly offloads: number }
+  | { readonly type: 'reset' }
+  | { readonly type: 'vf-association'; readonly allocated: boolean; readonly serial: number }
+  | { readonly type: 'data-path'; readonly vf: boolean }
+  | { readonly type: 'send-table'; readonly table: readonly number[] }
+  | { readonly type: 'indication'; readonly status: number }
+  | { readonly type: 'failed'; readonly reason: string };
+
+export type NetvscState = 'detached' | 'attaching' | 'running' | 'detaching' | 'failed';
+
+/** Packet filter bits (NDIS). */
+export const PACKET_FILTER = {
+  DIRECTED: 0x1,
+  MULTICAST: 0x2,
+  ALL_MULTICAST: 0x4,
+  BROADCAST: 0x8,
+  PROMISCUOUS: 0x20,
+} as const;
+
+/** What a Linux interface that is up asks for. */
+export const DEFAULT_FILTER = PACKET_FILTER.DIRECTED | PACKET_FILTER.ALL_MULTICAST | PACKET_FILTER.BROADCAST;
+
+/** Counters that the driver itself keeps; they go on over detach and attach. */
+export interface DriverCounters {
+  attaches: number;
+  detaches: number;
+  failures: number;
+  interrupts: number;
+  linkChanges: number;
+  keepalives: number;
+  resets: number;
+  indications: number;
+  badIndications: number;
+  badHostMessages: number;
+  sendsAbandoned: number;
+}
+
+export function driverCounters(): DriverCounters {
+  return {
+    attaches: 0,
+    detaches: 0,
+    failures: 0,
+    interrupts: 0,
+    linkChanges: 0,
+    keepalives: 0,
+    resets: 0,
+    indications: 0,
+    badIndications: 0,
+    badHostMessages: 0,
+    sendsAbandoned: 0,
+  };
+}
