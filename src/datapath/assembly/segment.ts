@@ -12,7 +12,6 @@ const TCP_FIN: u32 = 0x01;
 const TCP_PSH: u32 = 0x08;
 const TCP_CWR: u32 = 0x80;
 
-
 /** See datapath.ts. Also 0 when a segment does not fit in `stride`. `l4Offset` 0 = find it. */
 export function segment(
   address: u32,

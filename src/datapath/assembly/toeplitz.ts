@@ -11,8 +11,9 @@ const WORTH_A_TABLE: u32 = 100;
 let uses: u32 = 0;
 
 function sameKey(key: u32): bool {
+  const known = scratch + L.SCRATCH_TOEPLITZ_KEY;
   let different: u64 = 0;
-  for (let i: u32 = 0; i < KEY_BYTES; i += 8) different |= load<u64>(key + i) ^ load<u64>(scratch + L.SCRATCH_TOEPLITZ_KEY + i);
+  for (let i: u32 = 0; i < KEY_BYTES; i += 8) different |= load<u64>(key + i) ^ load<u64>(known + i);
   return different == 0;
 }
 
@@ -57,7 +58,8 @@ export function toeplitz(key: u32, input: u32, bytes: u32): u32 {
     if (++uses < WORTH_A_TABLE) return bitwise(key, input, n);
     build();
   }
+  const table = scratch + L.SCRATCH_TOEPLITZ_TABLE;
   let hash: u32 = 0;
-  for (let i: u32 = 0; i < n; i++) hash ^= load<u32>(scratch + L.SCRATCH_TOEPLITZ_TABLE + (i << 10) + ((<u32>load<u8>(input + i)) << 2));
+  for (let i: u32 = 0; i < n; i++) hash ^= load<u32>(table + (i << 10) + ((<u32>load<u8>(input + i)) << 2));
   return hash;
 }
