@@ -1,0 +1,20 @@
+// Every layout there is, for generators (constants of the data path, dissector, docs) and fuzzers.
+import { NDIS_TABLES } from './ndis.js';
+import { NDIS_OFFLOAD_TABLES } from './ndis-offload.js';
+import { NDIS_RSS_TABLES } from './ndis-rss.js';
+import { NVSP_TABLES } from './nvsp-messages.js';
+import { PPI_TABLES } from './ppi.js';
+import { RNDIS_TABLES } from './rndis-messages.js';
+import type { AnyStruct } from './struct.js';
+import { VMBUS_TABLES } from './vmbus.js';
+
+/** Names are unique. */
+export const TABLES: readonly AnyStruct[] = [
+  ...VMBUS_TABLES,
+  ...NVSP_TABLES,
+  ...RNDIS_TABLES,
+  ...PPI_TABLES,
+  ...NDIS_TABLES,
+  ...NDIS_OFFLOAD_TABLES,
+  ...NDIS_RSS_TABLES,
+];
