@@ -244,26 +244,16 @@ function headerOffset(offset: u32, v4: bool, dataBytes: u32): u32 {
   return L.FRAME_ERROR_NONE;
 }
 
-/** Cuts the next `bytes` bytes, `skip` bytes behind the cursor, into a FRAME. Returns a FRAME_ERROR. */
-function addFrame(ch: u32, skip: u32, bytes: u32): u32 {
-  const index = load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT);
-  if (index >= load<u32>(ch, L.HOST_CHANNEL_FRAME_CAPACITY)) return L.FRAME_ERROR_TOO_MANY;
-  const used = load<u32>(ch, L.HOST_CHANNEL_FRAGMENT_COUNT);
-  const capacity = load<u32>(ch, L.HOST_CHANNEL_FRAGMENT_CAPACITY);
-  const first = load<u32>(ch, L.HOST_CHANNEL_FRAGMENTS) + (used << 3);
-  const frame = load<u32>(ch, L.HOST_CHANNEL_FRAMES) + index * L.FRAME_SIZE;
+/** Cuts `bytes` bytes, `skip` bytes behind the cursor, into FRAGMENTs from `first` on; returns how many, 0 = table full.
+ *  Headers that lie in several pieces are copied to `head`, which stands for them. */
+function cutFragments(first: u32, limit: u32, head: u32, skip: u32, bytes: u32, wanted: u32): u32 {
   const savedIndex = pieceIndex;
   const savedOffset = pieceOffset;
-  advance(skip);
   let n: u32 = 0;
-  let head: u32 = 0;
   let left = bytes;
-  const wanted = bytes < L.HEAD_BYTES ? bytes : L.HEAD_BYTES;
-  if (load<u32>(pieceAt(pieceIndex), 4) - pieceOffset >= wanted) head = load<u32>(pieceAt(pieceIndex)) + pieceOffset;
-  else {
-    // Headers in several pieces: one private copy stands for them.
-    if (used + 1 > capacity) return L.FRAME_ERROR_TOO_MANY;
-    head = load<u32>(ch, L.HOST_CHANNEL_HEADS) + index * L.HEAD_BYTES;
+  advance(skip);
+  if (load<u32>(pieceAt(pieceIndex), 4) - pieceOffset < wanted) {
+    if (limit == 0) return 0;
     gather(head, wanted);
     advance(wanted);
     store<u32>(first, head, L.FRAGMENT_ADDRESS);
@@ -272,7 +262,7 @@ function addFrame(ch: u32, skip: u32, bytes: u32): u32 {
     left -= wanted;
   }
   while (left != 0) {
-    if (used + n >= capacity) return L.FRAME_ERROR_TOO_MANY;
+    if (n >= limit) return 0;
     const piece = pieceAt(pieceIndex);
     let step = load<u32>(piece, 4) - pieceOffset;
     if (step > left) step = left;
@@ -284,6 +274,28 @@ function addFrame(ch: u32, skip: u32, bytes: u32): u32 {
   }
   pieceIndex = savedIndex;
   pieceOffset = savedOffset;
+  return n;
+}
+
+/** Makes a FRAME of `bytes` bytes that begin `skip` bytes behind the cursor; `flat` is their address when the whole
+ *  message is one piece, else 0. Returns a FRAME_ERROR. */
+@inline
+function addFrame(ch: u32, flat: u32, skip: u32, bytes: u32): u32 {
+  const index = load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT);
+  const used = load<u32>(ch, L.HOST_CHANNEL_FRAGMENT_COUNT);
+  const capacity = load<u32>(ch, L.HOST_CHANNEL_FRAGMENT_CAPACITY);
+  if (index >= load<u32>(ch, L.HOST_CHANNEL_FRAME_CAPACITY) || used >= capacity) return L.FRAME_ERROR_TOO_MANY;
+  const first = load<u32>(ch, L.HOST_CHANNEL_FRAGMENTS) + (used << 3);
+  const frame = load<u32>(ch, L.HOST_CHANNEL_FRAMES) + index * L.FRAME_SIZE;
+  let n: u32 = 1;
+  if (flat != 0) {
+    store<u32>(first, flat, L.FRAGMENT_ADDRESS);
+    store<u32>(first, bytes, L.FRAGMENT_BYTES);
+  } else {
+    const copy = load<u32>(ch, L.HOST_CHANNEL_HEADS) + index * L.HEAD_BYTES;
+    n = cutFragments(first, capacity - used, copy, skip, bytes, bytes < L.HEAD_BYTES ? bytes : L.HEAD_BYTES);
+    if (n == 0) return L.FRAME_ERROR_TOO_MANY;
+  }
   store<u32>(frame, first, L.FRAME_FRAGMENTS);
   store<u32>(frame, n, L.FRAME_FRAGMENT_COUNT);
   store<u32>(frame, bytes, L.FRAME_LENGTH);
@@ -292,7 +304,7 @@ function addFrame(ch: u32, skip: u32, bytes: u32): u32 {
   store<u32>(frame, mss, L.FRAME_MSS);
   store<u32>(frame, l4Offset, L.FRAME_L4_OFFSET);
   store<u32>(frame, 0, L.FRAME_HASH);
-  store<u32>(frame, head, L.FRAME_HEAD);
+  store<u32>(frame, load<u32>(first, L.FRAGMENT_ADDRESS), L.FRAME_HEAD);
   store<u32>(frame, load<u32>(ch, L.HOST_CHANNEL_PORT), L.FRAME_SOURCE);
   store<u32>(frame, load<u32>(ch, L.HOST_CHANNEL_TRANSACTION_COUNT), L.FRAME_TRANSACTION);
   store<u32>(frame, 0, L.FRAME_SOURCE_BUFFER);
@@ -311,14 +323,19 @@ let frameBytes: u32 = 0;
 function parsePackets(ch: u32): u32 {
   const longest = load<u32>(ch, L.HOST_CHANNEL_MAX_FRAME_BYTES);
   lsoFrames = checksumFrames = vlanFrames = frameBytes = 0;
+  const flat = pieceCount == 1;
   let left = totalBytes;
-  while (left != 0) {
+  let at = load<u32>(pieceAt(0));
+  let length: u32 = 0;
+  for (; left != 0; left -= length) {
     if (left < BODY) return L.FRAME_ERROR_MESSAGE_LENGTH;
-    // A header may not be split over ranges: the real host refuses that, and some Linux kernels produce it.
-    const at = window(left < PACKET_HEADER ? BODY : PACKET_HEADER, scratch + L.SCRATCH_HEADER);
-    if (at == 0) return L.FRAME_ERROR_HEADER_SPLIT;
+    if (!flat) {
+      // A header may not be split over ranges: the real host refuses that, and some Linux kernels produce it.
+      at = window(left < PACKET_HEADER ? BODY : PACKET_HEADER, scratch + L.SCRATCH_HEADER);
+      if (at == 0) return L.FRAME_ERROR_HEADER_SPLIT;
+    }
     const type = load<u32>(at);
-    const length = load<u32>(at + 4);
+    length = load<u32>(at + 4);
     if (length < BODY || length > left) return L.FRAME_ERROR_MESSAGE_LENGTH;
     if (type != 1) return L.FRAME_ERROR_MESSAGE_TYPE;
     if (length < PACKET_HEADER) return L.FRAME_ERROR_MESSAGE_LENGTH;
@@ -341,20 +358,21 @@ function parsePackets(ch: u32): u32 {
     tci = 0;
     if (infoBytes != 0) {
       if (infoOffset > body || infoBytes > body - infoOffset || infoBytes > MAX_INFO) return L.FRAME_ERROR_PPI_RANGE;
-      const whole = window(BODY + infoOffset + infoBytes, scratch + L.SCRATCH_HEADER);
-      if (whole == 0 || BODY + infoOffset + infoBytes > 16384) return L.FRAME_ERROR_HEADER_SPLIT;
+      const infoEnd = BODY + infoOffset + infoBytes;
+      const whole = flat ? at : infoEnd > MAX_CONTROL ? 0 : window(infoEnd, scratch + L.SCRATCH_HEADER);
+      if (whole == 0) return L.FRAME_ERROR_HEADER_SPLIT;
       const error = readInfos(whole + BODY + infoOffset, infoBytes, dataBytes);
       if (error != 0) return error;
     }
     if (dataBytes < 14 || (dataBytes > longest && (flags & L.PACKET_FLAG_TX_TSO) == 0)) return L.FRAME_ERROR_FRAME_LENGTH;
-    const error = addFrame(ch, BODY + dataOffset, dataBytes);
+    const error = addFrame(ch, flat ? at + BODY + dataOffset : 0, BODY + dataOffset, dataBytes);
     if (error != 0) return error;
     frameBytes += dataBytes;
     if (flags & L.PACKET_FLAG_TX_TSO) lsoFrames++;
     else if (flags & (L.PACKET_FLAG_TX_TCP_CHECKSUM | L.PACKET_FLAG_TX_UDP_CHECKSUM)) checksumFrames++;
     if (flags & L.PACKET_FLAG_VLAN) vlanFrames++;
-    left -= length;
-    advance(length);
+    if (flat) at += length;
+    else advance(length);
   }
   return L.FRAME_ERROR_NONE;
 }
