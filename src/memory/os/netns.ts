@@ -23,7 +23,24 @@ export function enterNetwork(fd: number): void {
   check(setnsCall(fd, CLONE_NEWNET), 'setns', `to the network namespace of descriptor ${fd}`);
 }
 
-/** Calls `work` with this thread in another network namespace and comes back, also when it throws. `work` must be
+/** Descriptor of a new, empty network namespace, which ends with its last descriptor, thread and interface's owner. The
+ *  calling thread stays where it is. Throws OsError. */
+export function createNetwork(): number {
+  const home = openNetwork('this thread');
+  try {
+    unshareNetwork();
+    try {
+      return openNetwork('this thread');
+    } finally {
+      enterNetwork(home);
+    }
+  } finally {
+    closeSync(home);
+  }
+}
+
+/** Calls `work` with this thread in another network namespace and comes back, also when it throws: of a process, or at a
+ *  path (/run/netns/<name>, /proc/self/fd/<descriptor>). `work` must be
  *  synchronous: whatever it leaves pending runs in the old namespace. */
 export function inNetwork<T>(of: number | string, work: () => T): T {
   const home = openNetwork('this thread');
