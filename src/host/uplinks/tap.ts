@@ -4,6 +4,7 @@ import { closeSync } from 'node:fs';
 import type { Datapath } from '../../datapath/datapath.js';
 import type { Arena } from '../../memory/arena.js';
 import { FRAGMENT, FRAME } from '../../memory/layout.js';
+import { ERRNO } from '../../memory/os/libc.js';
 import { TapIo } from '../../memory/os/packet-io.js';
 import { openTap, setTapOffload, TAP_OFFLOAD, TAP_PACKET_MAX } from '../../memory/os/tap.js';
 import { DEFAULT_VLAN, type FrameSink, UPLINK_FILTER, type Uplink, type VlanMode } from '../ports.js';
@@ -86,6 +87,7 @@ export class TapUplink implements Uplink {
   }
 
   poll(): number {
+    if (!this.linkUp) return 0;
     const got = this.#io.read(this.#readAddresses, this.#readLengths, BURST);
     if (got <= 0) return 0;
     const u32 = this.#arena.u32;
@@ -136,10 +138,13 @@ export class TapUplink implements Uplink {
     if (waiting > 0) this.#write(waiting);
   }
 
-  tick(_nowMs: number): void {}
+  /** An interface that somebody deleted leaves a descriptor that is always ready and never good: the link is down then. */
+  tick(_nowMs: number): void {
+    if (this.#io.lastError === ERRNO.EBADFD) this.linkUp = false;
+  }
 
   fds(): readonly number[] {
-    return [this.#fd];
+    return this.linkUp ? [this.#fd] : [];
   }
 
   /** The descriptor tells when something comes. */
@@ -168,9 +173,9 @@ export class TapUplink implements Uplink {
 
   #write(count: number): void {
     const errors = this.#io.writeErrors;
-    const written = this.#io.write(this.#writeAddresses, this.#writeLengths, count);
-    const failed = this.#io.writeErrors - errors;
+    const taken = this.#io.write(this.#writeAddresses, this.#writeLengths, count);
+    const written = taken - (this.#io.writeErrors - errors);
     this.#written += written;
-    this.#notWritten += Math.max(failed, count - written);
+    this.#notWritten += count - written;
   }
 }
