@@ -1,5 +1,6 @@
 // The constants that the AssemblyScript sources import: offsets and numbers of the wire tables and of layout.ts.
 // Run by scripts/build.mjs, so that no offset is written twice.
+import * as ppi from '../wire/ppi.js';
 import { TABLES } from '../wire/tables.js';
 import * as layout from './layout.js';
 
@@ -32,6 +33,10 @@ export function assemblyConstants(): string {
   emit('CONTROL_TRANSACTION', layout.CONTROL_TRANSACTION);
   emit('HEAD_BYTES', layout.HEAD_BYTES);
   emit('DEFAULT_SCRATCH', layout.DEFAULT_SCRATCH);
+  for (const [name, value] of Object.entries(ppi)) {
+    if (typeof value === 'number') emit(name, value);
+  }
+  for (const [name, value] of Object.entries(ppi.PPI_TYPE)) emit(`PPI_TYPE_${name}`, value);
   for (const table of TABLES) {
     emit(`WIRE_${upper(table.name)}_SIZE`, table.size);
     for (const [field, offset] of Object.entries(table.offset))

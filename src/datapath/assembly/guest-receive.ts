@@ -51,25 +51,25 @@ function readInfos(at: u32, left: u32): bool {
     if (size < 12 || size > left || offset < 12 || offset > size) return false;
     const room = size - offset;
     const data = at + offset;
-    if (type == L.PPI_CHECKSUM) {
+    if (type == L.PPI_TYPE_CHECKSUM) {
       if (room < 4) return false;
       const word = load<u32>(data);
-      if (word & L.PPI_RX_IP_GOOD) infoFlags |= L.PACKET_FLAG_RX_IP_GOOD;
-      if (word & L.PPI_RX_IP_BAD) infoFlags |= L.PACKET_FLAG_RX_IP_BAD;
-      if (word & (L.PPI_RX_TCP_BAD | L.PPI_RX_UDP_BAD)) infoFlags |= L.PACKET_FLAG_RX_L4_BAD;
-      else if (word & (L.PPI_RX_TCP_GOOD | L.PPI_RX_UDP_GOOD)) infoFlags |= L.PACKET_FLAG_RX_L4_GOOD;
+      if (word & L.PPI_RX_CHECKSUM_IP_SUCCEEDED) infoFlags |= L.PACKET_FLAG_RX_IP_GOOD;
+      if (word & L.PPI_RX_CHECKSUM_IP_FAILED) infoFlags |= L.PACKET_FLAG_RX_IP_BAD;
+      if (word & (L.PPI_RX_CHECKSUM_TCP_FAILED | L.PPI_RX_CHECKSUM_UDP_FAILED)) infoFlags |= L.PACKET_FLAG_RX_L4_BAD;
+      else if (word & (L.PPI_RX_CHECKSUM_TCP_SUCCEEDED | L.PPI_RX_CHECKSUM_UDP_SUCCEEDED)) infoFlags |= L.PACKET_FLAG_RX_L4_GOOD;
       // Verified, but the field does not hold the checksum: whoever passes the packet on must fill it in.
-      if (word & L.PPI_RX_TCP_VALUE_INVALID && word & L.PPI_RX_TCP_GOOD) infoFlags |= L.PACKET_FLAG_TX_TCP_CHECKSUM;
-      if (word & L.PPI_RX_IP_VALUE_INVALID && word & L.PPI_RX_IP_GOOD) infoIpUnfinished = true;
-    } else if (type == L.PPI_VLAN) {
+      if (word & L.PPI_RX_CHECKSUM_TCP_VALUE_INVALID && word & L.PPI_RX_CHECKSUM_TCP_SUCCEEDED) infoFlags |= L.PACKET_FLAG_TX_TCP_CHECKSUM;
+      if (word & L.PPI_RX_CHECKSUM_IP_VALUE_INVALID && word & L.PPI_RX_CHECKSUM_IP_SUCCEEDED) infoIpUnfinished = true;
+    } else if (type == L.PPI_TYPE_VLAN) {
       if (room < 4) return false;
       infoVlan = vlanTci(load<u32>(data));
       infoFlags |= L.PACKET_FLAG_VLAN;
-    } else if (type == L.PPI_HASH_VALUE) {
+    } else if (type == L.PPI_TYPE_HASH_VALUE) {
       if (room < 4) return false;
       infoHash = load<u32>(data);
       infoFlags |= L.PACKET_FLAG_HASH;
-    } else if (type == L.PPI_PACKET_ID) {
+    } else if (type == L.PPI_TYPE_PACKET_ID) {
       if (room < 4) return false;
       infoFragment = load<u8>(data, L.WIRE_PACKET_ID_INFO_FLAGS);
     }

@@ -66,18 +66,18 @@ function prepare(q: u32, mbuf: u32, flags: u32, bytes: u32): bool {
 function putHeaders(at: u32, mbuf: u32, flags: u32, bytes: u32): void {
   putPacketHeader(at, PACKET_HEADER + infoBytes + bytes, PACKET_HEADER + infoBytes, bytes, infoBytes);
   let info = at + PACKET_HEADER;
-  if (flags & L.PACKET_FLAG_HASH) info = putPpi(info, L.PPI_HASH_VALUE, load<u32>(mbuf, L.MBUF_HASH));
-  if (flags & L.PACKET_FLAG_VLAN) info = putPpi(info, L.PPI_VLAN, vlanInfo(load<u32>(mbuf, L.MBUF_VLAN_TCI)));
+  if (flags & L.PACKET_FLAG_HASH) info = putPpi(info, L.PPI_TYPE_HASH_VALUE, load<u32>(mbuf, L.MBUF_HASH));
+  if (flags & L.PACKET_FLAG_VLAN) info = putPpi(info, L.PPI_TYPE_VLAN, vlanInfo(load<u32>(mbuf, L.MBUF_VLAN_TCI)));
   if (wantsLso) {
     const v6: u32 = flags & L.PACKET_FLAG_IPV6 ? L.PPI_LSO_IPV6 : 0;
-    putPpi(info, L.PPI_LSO, load<u32>(mbuf, L.MBUF_MSS) | (load<u32>(mbuf, L.MBUF_L4_OFFSET) << L.PPI_LSO_OFFSET_SHIFT) | L.PPI_LSO_TYPE2 | v6);
+    putPpi(info, L.PPI_TYPE_LSO, load<u32>(mbuf, L.MBUF_MSS) | (load<u32>(mbuf, L.MBUF_L4_OFFSET) << L.PPI_LSO_HEADER_OFFSET_SHIFT) | L.PPI_LSO_V2 | v6);
   } else if (wantsChecksum) {
-    let word = load<u32>(mbuf, L.MBUF_L4_OFFSET) << L.PPI_TX_OFFSET_SHIFT;
-    word |= flags & L.PACKET_FLAG_IPV6 ? L.PPI_TX_IPV6 : L.PPI_TX_IPV4;
-    if (flags & L.PACKET_FLAG_TX_TCP_CHECKSUM) word |= L.PPI_TX_TCP;
-    if (flags & L.PACKET_FLAG_TX_UDP_CHECKSUM) word |= L.PPI_TX_UDP;
-    if (flags & L.PACKET_FLAG_TX_IP_CHECKSUM) word |= L.PPI_TX_IP_HEADER;
-    putPpi(info, L.PPI_CHECKSUM, word);
+    let word = load<u32>(mbuf, L.MBUF_L4_OFFSET) << L.PPI_TX_CHECKSUM_HEADER_OFFSET_SHIFT;
+    word |= flags & L.PACKET_FLAG_IPV6 ? L.PPI_TX_CHECKSUM_IPV6 : L.PPI_TX_CHECKSUM_IPV4;
+    if (flags & L.PACKET_FLAG_TX_TCP_CHECKSUM) word |= L.PPI_TX_CHECKSUM_TCP;
+    if (flags & L.PACKET_FLAG_TX_UDP_CHECKSUM) word |= L.PPI_TX_CHECKSUM_UDP;
+    if (flags & L.PACKET_FLAG_TX_IP_CHECKSUM) word |= L.PPI_TX_CHECKSUM_IP_HEADER;
+    putPpi(info, L.PPI_TYPE_CHECKSUM, word);
   }
 }
 

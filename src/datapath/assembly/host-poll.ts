@@ -195,14 +195,14 @@ function readInfos(at: u32, left: u32, dataBytes: u32): u32 {
     const type = load<u32>(at, L.WIRE_PER_PACKET_INFO_TYPE);
     const offset = load<u32>(at, L.WIRE_PER_PACKET_INFO_DATA_OFFSET);
     if (size < 12 || size > left) return L.FRAME_ERROR_PPI_SIZE;
-    if (type == L.PPI_CHECKSUM || type == L.PPI_LSO || type == L.PPI_VLAN) {
+    if (type == L.PPI_TYPE_CHECKSUM || type == L.PPI_TYPE_LSO || type == L.PPI_TYPE_VLAN) {
       if (offset < 12 || offset > size || size - offset < 4) return L.FRAME_ERROR_PPI_SIZE;
       const word = load<u32>(at + offset);
-      if (type == L.PPI_VLAN) {
+      if (type == L.PPI_TYPE_VLAN) {
         tci = vlanTci(word);
         flags |= L.PACKET_FLAG_VLAN;
       } else {
-        const error = type == L.PPI_LSO ? readLso(word, dataBytes) : readChecksum(word, dataBytes);
+        const error = type == L.PPI_TYPE_LSO ? readLso(word, dataBytes) : readChecksum(word, dataBytes);
         if (error != 0) return error;
       }
     }
@@ -213,15 +213,15 @@ function readInfos(at: u32, left: u32, dataBytes: u32): u32 {
 }
 
 function readChecksum(word: u32, dataBytes: u32): u32 {
-  const v4 = (word & L.PPI_TX_IPV4) != 0;
-  const v6 = !v4 && (word & L.PPI_TX_IPV6) != 0;
+  const v4 = (word & L.PPI_TX_CHECKSUM_IPV4) != 0;
+  const v6 = !v4 && (word & L.PPI_TX_CHECKSUM_IPV6) != 0;
   if (!v4 && !v6) return L.FRAME_ERROR_NONE;
   flags |= v4 ? L.PACKET_FLAG_IPV4 : L.PACKET_FLAG_IPV6;
-  if (v4 && word & L.PPI_TX_IP_HEADER) flags |= L.PACKET_FLAG_TX_IP_CHECKSUM;
-  if (word & L.PPI_TX_TCP) flags |= L.PACKET_FLAG_TX_TCP_CHECKSUM | L.PACKET_FLAG_TCP;
-  else if (word & L.PPI_TX_UDP) flags |= L.PACKET_FLAG_TX_UDP_CHECKSUM | L.PACKET_FLAG_UDP;
+  if (v4 && word & L.PPI_TX_CHECKSUM_IP_HEADER) flags |= L.PACKET_FLAG_TX_IP_CHECKSUM;
+  if (word & L.PPI_TX_CHECKSUM_TCP) flags |= L.PACKET_FLAG_TX_TCP_CHECKSUM | L.PACKET_FLAG_TCP;
+  else if (word & L.PPI_TX_CHECKSUM_UDP) flags |= L.PACKET_FLAG_TX_UDP_CHECKSUM | L.PACKET_FLAG_UDP;
   else return L.FRAME_ERROR_NONE;
-  return headerOffset((word >>> L.PPI_TX_OFFSET_SHIFT) & 0x3ff, v4, dataBytes);
+  return headerOffset((word >>> L.PPI_TX_CHECKSUM_HEADER_OFFSET_SHIFT) & 0x3ff, v4, dataBytes);
 }
 
 function readLso(word: u32, dataBytes: u32): u32 {
@@ -229,7 +229,7 @@ function readLso(word: u32, dataBytes: u32): u32 {
   flags |= L.PACKET_FLAG_TX_TSO | L.PACKET_FLAG_TX_TCP_CHECKSUM | L.PACKET_FLAG_TCP;
   flags |= v4 ? L.PACKET_FLAG_IPV4 | L.PACKET_FLAG_TX_IP_CHECKSUM : L.PACKET_FLAG_IPV6;
   mss = word & 0xfffff;
-  const error = headerOffset((word >>> L.PPI_LSO_OFFSET_SHIFT) & 0x3ff, v4, dataBytes);
+  const error = headerOffset((word >>> L.PPI_LSO_HEADER_OFFSET_SHIFT) & 0x3ff, v4, dataBytes);
   if (error != 0) return error;
   return mss == 0 || mss > 0xffff || l4Offset + 20 > dataBytes ? L.FRAME_ERROR_HEADER_OFFSET : L.FRAME_ERROR_NONE;
 }

@@ -127,12 +127,12 @@ function copyFrame(to: u32, bytes: u32): void {
  *  marked so that a guest that passes the packet on completes them. */
 function checksumInfo(flags: u32): u32 {
   let word: u32 = 0;
-  if (flags & L.PACKET_FLAG_TX_TCP_CHECKSUM) word |= L.PPI_RX_TCP_GOOD | L.PPI_RX_TCP_VALUE_INVALID;
-  else if (flags & L.PACKET_FLAG_RX_L4_GOOD) word |= flags & L.PACKET_FLAG_UDP ? L.PPI_RX_UDP_GOOD : L.PPI_RX_TCP_GOOD;
-  else if (flags & L.PACKET_FLAG_RX_L4_BAD) word |= flags & L.PACKET_FLAG_UDP ? L.PPI_RX_UDP_BAD : L.PPI_RX_TCP_BAD;
-  if (flags & L.PACKET_FLAG_TX_IP_CHECKSUM) word |= L.PPI_RX_IP_GOOD | L.PPI_RX_IP_VALUE_INVALID;
-  else if (flags & L.PACKET_FLAG_RX_IP_GOOD) word |= L.PPI_RX_IP_GOOD;
-  else if (flags & L.PACKET_FLAG_RX_IP_BAD) word |= L.PPI_RX_IP_BAD;
+  if (flags & L.PACKET_FLAG_TX_TCP_CHECKSUM) word |= L.PPI_RX_CHECKSUM_TCP_SUCCEEDED | L.PPI_RX_CHECKSUM_TCP_VALUE_INVALID;
+  else if (flags & L.PACKET_FLAG_RX_L4_GOOD) word |= flags & L.PACKET_FLAG_UDP ? L.PPI_RX_CHECKSUM_UDP_SUCCEEDED : L.PPI_RX_CHECKSUM_TCP_SUCCEEDED;
+  else if (flags & L.PACKET_FLAG_RX_L4_BAD) word |= flags & L.PACKET_FLAG_UDP ? L.PPI_RX_CHECKSUM_UDP_FAILED : L.PPI_RX_CHECKSUM_TCP_FAILED;
+  if (flags & L.PACKET_FLAG_TX_IP_CHECKSUM) word |= L.PPI_RX_CHECKSUM_IP_SUCCEEDED | L.PPI_RX_CHECKSUM_IP_VALUE_INVALID;
+  else if (flags & L.PACKET_FLAG_RX_IP_GOOD) word |= L.PPI_RX_CHECKSUM_IP_SUCCEEDED;
+  else if (flags & L.PACKET_FLAG_RX_IP_BAD) word |= L.PPI_RX_CHECKSUM_IP_FAILED;
   return word;
 }
 
@@ -145,10 +145,10 @@ function restoreLength(at: u32, flags: u32, bytes: u32): void {
 /** Writes one suballocation: header, infos and `bytes` bytes of the frame. `piece` = packet-id flags, 0 for a whole frame. */
 function fill(ch: u32, frame: u32, flags: u32, bytes: u32, piece: u32): u32 {
   const at = takeSuballocation(ch);
-  let info = putPpi(at + PACKET_HEADER, L.PPI_CHECKSUM, checksumInfo(flags));
-  if (flags & L.PACKET_FLAG_VLAN) info = putPpi(info, L.PPI_VLAN, vlanInfo(load<u32>(frame, L.FRAME_VLAN_TCI)));
-  if (flags & L.PACKET_FLAG_HASH) info = putPpi(info, L.PPI_HASH_VALUE, load<u32>(frame, L.FRAME_HASH));
-  if (piece != 0) info = putPpi(info, L.PPI_PACKET_ID, 1 | (piece << 8));
+  let info = putPpi(at + PACKET_HEADER, L.PPI_TYPE_CHECKSUM, checksumInfo(flags));
+  if (flags & L.PACKET_FLAG_VLAN) info = putPpi(info, L.PPI_TYPE_VLAN, vlanInfo(load<u32>(frame, L.FRAME_VLAN_TCI)));
+  if (flags & L.PACKET_FLAG_HASH) info = putPpi(info, L.PPI_TYPE_HASH_VALUE, load<u32>(frame, L.FRAME_HASH));
+  if (piece != 0) info = putPpi(info, L.PPI_TYPE_PACKET_ID, 1 | (piece << 8));
   putPacketHeader(at, load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_BYTES), DATA_AT, bytes, info - at - PACKET_HEADER);
   copyFrame(at + DATA_AT, bytes);
   return at + DATA_AT;
