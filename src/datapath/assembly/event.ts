@@ -8,7 +8,7 @@ export function putEvent(channel: u32, kind: u32, idLow: u32, idHigh: u32, a: u3
   const capacity = load<u32>(channel, L.GUEST_QUEUE_EVENT_BYTES);
   const used = load<u32>(channel, L.GUEST_QUEUE_EVENT_USED);
   if (bytes > capacity >>> 1) bytes = capacity >>> 1;
-  const total = L.EVENT_SIZE + ((bytes + 7) & ~7);
+  const total = L.SIZEOF_EVENT + ((bytes + 7) & ~7);
   if (used + total > capacity) return false;
   const at = load<u32>(channel, L.GUEST_QUEUE_EVENTS) + used;
   store<u32>(at, kind, L.EVENT_KIND);
@@ -17,7 +17,7 @@ export function putEvent(channel: u32, kind: u32, idLow: u32, idHigh: u32, a: u3
   store<u32>(at, idHigh, L.EVENT_ID_HIGH);
   store<u32>(at, a, L.EVENT_A);
   store<u32>(at, b, L.EVENT_B);
-  copyBytes(at + L.EVENT_SIZE, payload, bytes);
+  copyBytes(at + L.SIZEOF_EVENT, payload, bytes);
   store<u32>(channel, used + total, L.GUEST_QUEUE_EVENT_USED);
   return true;
 }

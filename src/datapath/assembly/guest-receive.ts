@@ -348,9 +348,9 @@ export function guestFlush(q: u32): u32 {
     }
     const from = list + (i << 4);
     const at = openPacket(q, COMPLETION_BYTES);
-    storeDescriptor(at, 11, L.WIRE_PACKET_DESCRIPTOR_SIZE, COMPLETION_BYTES - 8, 0, load<u32>(from), load<u32>(from + 4));
-    store<u32>(at + L.WIRE_PACKET_DESCRIPTOR_SIZE, COMPLETION);
-    store<u32>(at + L.WIRE_PACKET_DESCRIPTOR_SIZE + 4, load<u32>(from + 8));
+    storeDescriptor(at, 11, L.SIZEOF_WIRE_PACKET_DESCRIPTOR, COMPLETION_BYTES - 8, 0, load<u32>(from), load<u32>(from + 4));
+    store<u32>(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR, COMPLETION);
+    store<u32>(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR + 4, load<u32>(from + 8));
     closePacket(q, at, COMPLETION_BYTES);
   }
   count(q + L.GUEST_QUEUE_RING_PACKETS_OUT, i);

@@ -115,7 +115,7 @@ function takeSlot(q: u32): u32 {
 
 @inline
 function slotAt(q: u32, slot: u32): u32 {
-  return load<u32>(q, L.GUEST_QUEUE_SLOTS) + slot * L.TX_SLOT_SIZE;
+  return load<u32>(q, L.GUEST_QUEUE_SLOTS) + slot * L.SIZEOF_TX_SLOT;
 }
 
 @inline
@@ -180,7 +180,7 @@ function flushSection(q: u32): bool {
   const section = load<u32>(q, L.GUEST_QUEUE_SECTION);
   if (section == L.NO_SECTION) return true;
   const payload = load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES);
-  const total = L.WIRE_PACKET_DESCRIPTOR_SIZE + ((payload + 7) & ~7) + 8;
+  const total = L.SIZEOF_WIRE_PACKET_DESCRIPTOR + ((payload + 7) & ~7) + 8;
   if (!ringRoom(q, total + load<u32>(q, L.CHANNEL_END_SPARE))) {
     blocked(q, total + load<u32>(q, L.CHANNEL_END_SPARE));
     return false;
@@ -191,8 +191,8 @@ function flushSection(q: u32): bool {
   const bytes = load<u32>(q, L.GUEST_QUEUE_SECTION_BYTES);
   const id = fillSlot(q, slot, section, 0, packets, bytes);
   const at = openPacket(q, total);
-  storeDescriptor(at, 6, L.WIRE_PACKET_DESCRIPTOR_SIZE, total - 8, 1, id, L.TX_TRANSACTION);
-  putNvspData(at + L.WIRE_PACKET_DESCRIPTOR_SIZE, payload, section, load<u32>(q, L.GUEST_QUEUE_SECTION_USED));
+  storeDescriptor(at, 6, L.SIZEOF_WIRE_PACKET_DESCRIPTOR, total - 8, 1, id, L.TX_TRANSACTION);
+  putNvspData(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR, payload, section, load<u32>(q, L.GUEST_QUEUE_SECTION_USED));
   closePacket(q, at, total);
   store<u32>(q, L.NO_SECTION, L.GUEST_QUEUE_SECTION);
   count(q + L.GUEST_QUEUE_RING_PACKETS_OUT, 1);
@@ -285,7 +285,7 @@ function sendDirect(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
     if (++ranges > 64) return -1;
   }
   const payload = (load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES) + 7) & ~7;
-  const total = L.WIRE_PACKET_DESCRIPTOR_SIZE + extended + payload + 8;
+  const total = L.SIZEOF_WIRE_PACKET_DESCRIPTOR + extended + payload + 8;
   if (total > MAX_PACKET) return -1;
   const needed = total + load<u32>(q, L.CHANNEL_END_SPARE);
   if (!ringRoom(q, needed)) {
@@ -302,10 +302,10 @@ function sendDirect(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
   putHeaders(start, mbuf, flags, bytes);
   const id = fillSlot(q, slot, L.NO_SECTION, mbuf, 1, bytes);
   const at = openPacket(q, total);
-  storeDescriptor(at, 9, L.WIRE_PACKET_DESCRIPTOR_SIZE + extended, total - 8, 1, id, L.TX_TRANSACTION);
-  store<u32>(at + L.WIRE_PACKET_DESCRIPTOR_SIZE, 0);
-  store<u32>(at + L.WIRE_PACKET_DESCRIPTOR_SIZE + 4, ranges);
-  let to = at + L.WIRE_PACKET_DESCRIPTOR_SIZE + 8;
+  storeDescriptor(at, 9, L.SIZEOF_WIRE_PACKET_DESCRIPTOR + extended, total - 8, 1, id, L.TX_TRANSACTION);
+  store<u32>(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR, 0);
+  store<u32>(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR + 4, ranges);
+  let to = at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR + 8;
   const table = load<u32>(q, L.GUEST_QUEUE_PFN_TABLE);
   for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) {
     const lead: u32 = segment == mbuf ? header : 0;
@@ -318,7 +318,7 @@ function sendDirect(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
     copyBytes(to + 8, table + (((from - base) >>> 12) << 3), pages << 3);
     to += 8 + (pages << 3);
   }
-  putNvspData(at + L.WIRE_PACKET_DESCRIPTOR_SIZE + extended, load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES), L.NO_SECTION, 0);
+  putNvspData(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR + extended, load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES), L.NO_SECTION, 0);
   closePacket(q, at, total);
   count(q + L.GUEST_QUEUE_RING_PACKETS_OUT, 1);
   count(q + L.GUEST_QUEUE_TX_MESSAGES, 1);

@@ -69,7 +69,7 @@ function findPage(ch: u32, low: u32, high: u32): u32 {
   const n = load<u32>(ch, L.HOST_CHANNEL_REGION_COUNT);
   const pfn = (<u64>high << 32) | low;
   for (let i: u32 = 0; i < n; i++) {
-    const region = regions + i * L.GPA_REGION_SIZE;
+    const region = regions + i * L.SIZEOF_GPA_REGION;
     const first = (<u64>load<u32>(region, L.GPA_REGION_PFN_HIGH) << 32) | load<u32>(region, L.GPA_REGION_PFN_LOW);
     const page = pfn - first;
     if (pfn >= first && page < load<u32>(region, L.GPA_REGION_PAGES)) return load<u32>(region, L.GPA_REGION_ADDRESS) + (<u32>page << 12);
@@ -286,7 +286,7 @@ function addFrame(ch: u32, flat: u32, skip: u32, bytes: u32): u32 {
   const capacity = load<u32>(ch, L.HOST_CHANNEL_FRAGMENT_CAPACITY);
   if (index >= load<u32>(ch, L.HOST_CHANNEL_FRAME_CAPACITY) || used >= capacity) return L.FRAME_ERROR_TOO_MANY;
   const first = load<u32>(ch, L.HOST_CHANNEL_FRAGMENTS) + (used << 3);
-  const frame = load<u32>(ch, L.HOST_CHANNEL_FRAMES) + index * L.FRAME_SIZE;
+  const frame = load<u32>(ch, L.HOST_CHANNEL_FRAMES) + index * L.SIZEOF_FRAME;
   let n: u32 = 1;
   if (flat != 0) {
     store<u32>(first, flat, L.FRAGMENT_ADDRESS);
@@ -383,7 +383,7 @@ const DEAD: u32 = 2;
 
 function addTransaction(ch: u32, idLow: u32, idHigh: u32, status: u32): void {
   const n = load<u32>(ch, L.HOST_CHANNEL_TRANSACTION_COUNT);
-  const at = load<u32>(ch, L.HOST_CHANNEL_TRANSACTIONS) + n * L.TRANSACTION_SIZE;
+  const at = load<u32>(ch, L.HOST_CHANNEL_TRANSACTIONS) + n * L.SIZEOF_TRANSACTION;
   store<u32>(at, idLow, L.TRANSACTION_ID_LOW);
   store<u32>(at, idHigh, L.TRANSACTION_ID_HIGH);
   store<u32>(at, status, L.TRANSACTION_STATUS);
@@ -525,10 +525,10 @@ export function hostComplete(ch: u32): u32 {
   if (i == n) return 0;
   const payload = load<u32>(ch, L.HOST_CHANNEL_NVSP_BYTES);
   const padded = (payload + 7) & ~7;
-  const total = L.WIRE_PACKET_DESCRIPTOR_SIZE + padded + 8;
+  const total = L.SIZEOF_WIRE_PACKET_DESCRIPTOR + padded + 8;
   let packets: u32 = 0;
   for (; i < n; i++) {
-    const from = load<u32>(ch, L.HOST_CHANNEL_TRANSACTIONS) + i * L.TRANSACTION_SIZE;
+    const from = load<u32>(ch, L.HOST_CHANNEL_TRANSACTIONS) + i * L.SIZEOF_TRANSACTION;
     if (load<u32>(from, L.TRANSACTION_WANTED) == 0) continue;
     if (!ringRoom(ch, total)) {
       store<u32>(ch, total, L.CHANNEL_END_BLOCKED);
@@ -536,8 +536,8 @@ export function hostComplete(ch: u32): u32 {
       break;
     }
     const at = openPacket(ch, total);
-    const body = at + L.WIRE_PACKET_DESCRIPTOR_SIZE;
-    storeDescriptor(at, 11, L.WIRE_PACKET_DESCRIPTOR_SIZE, total - 8, 0, load<u32>(from, L.TRANSACTION_ID_LOW), load<u32>(from, L.TRANSACTION_ID_HIGH));
+    const body = at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR;
+    storeDescriptor(at, 11, L.SIZEOF_WIRE_PACKET_DESCRIPTOR, total - 8, 0, load<u32>(from, L.TRANSACTION_ID_LOW), load<u32>(from, L.TRANSACTION_ID_HIGH));
     store<u32>(body, 108);
     store<u32>(body + 4, load<u32>(from, L.TRANSACTION_STATUS));
     for (let k: u32 = 8; k < padded; k += 8) store<u64>(body + k, 0);

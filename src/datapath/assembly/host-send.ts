@@ -117,7 +117,7 @@ function copyFrame(to: u32, bytes: u32): void {
     bytes -= n;
     fragmentOffset += n;
     if (fragmentOffset == load<u32>(fragment, L.FRAGMENT_BYTES)) {
-      fragment += L.FRAGMENT_SIZE;
+      fragment += L.SIZEOF_FRAGMENT;
       fragmentOffset = 0;
     }
   }

@@ -141,12 +141,12 @@ export function storeDescriptor(at: u32, type: u32, dataOffset: u32, bytes: u32,
 /** A control-path packet, published at once. Payload is padded with zeros to 8 bytes. */
 export function ringSend(end: u32, type: u32, flags: u32, idLow: u32, idHigh: u32, payload: u32, bytes: u32): u32 {
   const padded = (bytes + 7) & ~7;
-  const total = L.WIRE_PACKET_DESCRIPTOR_SIZE + padded + 8;
+  const total = L.SIZEOF_WIRE_PACKET_DESCRIPTOR + padded + 8;
   if (total > MAX_PACKET || !ringRoom(end, total)) return 0;
   const at = openPacket(end, total);
-  storeDescriptor(at, type, L.WIRE_PACKET_DESCRIPTOR_SIZE, L.WIRE_PACKET_DESCRIPTOR_SIZE + padded, flags, idLow, idHigh);
-  if (padded > bytes) store<u64>(at + L.WIRE_PACKET_DESCRIPTOR_SIZE + padded - 8, 0);
-  copyBytes(at + L.WIRE_PACKET_DESCRIPTOR_SIZE, payload, bytes);
+  storeDescriptor(at, type, L.SIZEOF_WIRE_PACKET_DESCRIPTOR, L.SIZEOF_WIRE_PACKET_DESCRIPTOR + padded, flags, idLow, idHigh);
+  if (padded > bytes) store<u64>(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR + padded - 8, 0);
+  copyBytes(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR, payload, bytes);
   closePacket(end, at, total);
   ringPublish(end);
   return 1;
@@ -173,7 +173,7 @@ export function nextPacket(end: u32, read: u32, write: u32): bool {
   const size = load<u32>(end, L.CHANNEL_END_READ_SIZE);
   const data = load<u32>(end, L.CHANNEL_END_READ_RING) + PAGE;
   const available = write >= read ? write - read : size - read + write;
-  if (available < L.WIRE_PACKET_DESCRIPTOR_SIZE) {
+  if (available < L.SIZEOF_WIRE_PACKET_DESCRIPTOR) {
     ringFail(end, L.RING_ERROR_LENGTH, available);
     return false;
   }
@@ -185,7 +185,7 @@ export function nextPacket(end: u32, read: u32, write: u32): bool {
   const bytes = (high & 0xffff) << 3;
   packetType = low & 0xffff;
   packetFlags = high >>> 16;
-  if (offset < L.WIRE_PACKET_DESCRIPTOR_SIZE) {
+  if (offset < L.SIZEOF_WIRE_PACKET_DESCRIPTOR) {
     ringFail(end, L.RING_ERROR_SHORT_DESCRIPTOR, offset);
     return false;
   }
