@@ -1,5 +1,6 @@
 // OIDs that the synthetic NIC knows or is asked for (facts/hyper-v-host.md 4.4, facts/linux-guest.md 1.4).
 
+/** The 802.3 ones have the standard names with IEEE8023 for 802_3. */
 export const OID = {
   GEN_SUPPORTED_LIST: 0x00010101,
   GEN_HARDWARE_STATUS: 0x00010102,
@@ -38,8 +39,8 @@ export const OID = {
   GEN_RCV_NO_BUFFER: 0x00020105,
   GEN_FRIENDLY_NAME: 0x00020216,
   GEN_MINIPORT_INFO: 0x00020217,
-  GEN_NETWORK_INTERFACE_0219: 0x00020219,
-  GEN_NETWORK_INTERFACE_021A: 0x0002021a,
+  GEN_BYTES_RCV: 0x00020219,
+  GEN_BYTES_XMIT: 0x0002021a,
   IEEE8023_PERMANENT_ADDRESS: 0x01010101,
   IEEE8023_CURRENT_ADDRESS: 0x01010102,
   IEEE8023_MULTICAST_LIST: 0x01010103,
@@ -53,7 +54,9 @@ export const OID = {
   TCP_OFFLOAD_HARDWARE_CAPABILITIES: 0xfc01020d,
 } as const;
 
-const NAMES = new Map<number, string>(Object.entries(OID).map(([name, number]) => [number, `OID_${name}`]));
+const NAMES = new Map<number, string>(
+  Object.entries(OID).map(([name, number]) => [number, `OID_${name.replace('IEEE8023', '802_3')}`]),
+);
 
 /** `OID_GEN_LINK_SPEED`, or the number in hexadecimal. */
 export function oidName(oid: number): string {

@@ -1,4 +1,6 @@
 // Every layout there is, for generators (constants of the data path, dissector, docs) and fuzzers.
+import { ETHERNET_TABLES } from './ethernet.js';
+import { IP_TABLES } from './ip.js';
 import { NDIS_TABLES } from './ndis.js';
 import { NDIS_OFFLOAD_TABLES } from './ndis-offload.js';
 import { NDIS_RSS_TABLES } from './ndis-rss.js';
@@ -6,15 +8,21 @@ import { NVSP_TABLES } from './nvsp-messages.js';
 import { PPI_TABLES } from './ppi.js';
 import { RNDIS_TABLES } from './rndis-messages.js';
 import type { AnyStruct } from './struct.js';
+import { TCP_UDP_TABLES } from './tcp-udp.js';
 import { VMBUS_TABLES } from './vmbus.js';
+import { VMBUS_CONTROL_TABLES } from './vmbus-control.js';
 
 /** Names are unique. */
 export const TABLES: readonly AnyStruct[] = [
   ...VMBUS_TABLES,
+  ...VMBUS_CONTROL_TABLES,
   ...NVSP_TABLES,
   ...RNDIS_TABLES,
   ...PPI_TABLES,
   ...NDIS_TABLES,
   ...NDIS_OFFLOAD_TABLES,
   ...NDIS_RSS_TABLES,
+  ...ETHERNET_TABLES,
+  ...IP_TABLES,
+  ...TCP_UDP_TABLES,
 ];
