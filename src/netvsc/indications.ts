@@ -10,15 +10,19 @@ import {
   NvspSendVfAssociation,
   NvspSwitchDataPath,
 } from '../wire/nvsp.js';
-import { RNDIS_INDICATE_STATUS, RNDIS_MESSAGE, RNDIS_STATUS } from '../wire/rndis.js';
+import {
+  RNDIS_COMPLETION,
+  RNDIS_MESSAGE,
+  RNDIS_OFFSET_BASE,
+  RNDIS_STATUS,
+  RndisIndicateStatus,
+} from '../wire/rndis.js';
 import type { ControlPath } from './control.js';
 import { offloadsInForce } from './offloads.js';
 import type { QueueMemory } from './queue.js';
 import type { Rndis } from './rndis.js';
 import type { DriverCounters, NetvscEvent, NetvscInfo } from './types.js';
 
-const BODY = 8;
-const COMPLETION_TYPE = 0x8000_0000;
 
 export class HostMessages {
   /** OFFLOAD bits that were asked for; what the host says later can only take some away. */
@@ -86,7 +90,7 @@ export class HostMessages {
       this.#counters.keepalives++;
       this.#rndis.answerKeepalive(view.getUint32(8, true));
     } else if (type === RNDIS_MESSAGE.RESET) this.#reset();
-    else if (type >= COMPLETION_TYPE) {
+    else if (type >= RNDIS_COMPLETION) {
       this.#control.rndis.answer(view.getUint32(8, true), type, payload.subarray(0, length));
     } else this.#counters.badHostMessages++;
   }
@@ -101,14 +105,14 @@ export class HostMessages {
 
   #indication(payload: Uint8Array): void {
     this.#counters.indications++;
-    if (payload.length < RNDIS_INDICATE_STATUS.size) {
+    if (payload.length < RndisIndicateStatus.size) {
       this.#counters.badIndications++;
       return;
     }
-    const { status, statusBufferLength, statusBufferOffset } = RNDIS_INDICATE_STATUS.decode(payload);
-    const start = BODY + statusBufferOffset;
+    const { status, statusBufferLength, statusBufferOffset } = RndisIndicateStatus.decode(payload);
+    const start = RNDIS_OFFSET_BASE + statusBufferOffset;
     // Some hosts leave the buffer out of the message length, so the bound is what was received (linux-guest.md 8).
-    const inside = start >= RNDIS_INDICATE_STATUS.size && start + statusBufferLength <= payload.length;
+    const inside = start >= RndisIndicateStatus.size && start + statusBufferLength <= payload.length;
     if (statusBufferLength > 0 && !inside) {
       this.#counters.badIndications++;
       return;

@@ -1,26 +1,31 @@
 // RNDIS control requests (facts/hyper-v-host.md 4, linux-guest.md 2.2). An answer counts only when its id, type and length
 // are right and its status says success; the data of a query must lie inside the answer and have the length of its kind.
-import { NDIS_OFFLOAD_SIZES, NDIS_RSS_CAPABILITIES } from '../wire/ndis.js';
+import {
+  decodeRssCapabilities,
+  encodeNdisOffloadQuery,
+  NDIS_OFFLOAD_SIZE,
+  NDIS_RSS_CAPABILITIES_SIZE,
+  NdisRssCapabilities,
+} from '../wire/ndis.js';
 import { OID } from '../wire/oid.js';
 import {
-  RNDIS_HALT,
-  RNDIS_INITIALIZE,
-  RNDIS_INITIALIZE_COMPLETE,
-  RNDIS_KEEPALIVE_COMPLETE,
+  encodeHalt,
+  encodeInitialize,
+  encodeKeepaliveComplete,
+  encodeQuery,
+  encodeResetComplete,
+  encodeSet,
   RNDIS_MESSAGE,
-  RNDIS_QUERY,
-  RNDIS_QUERY_COMPLETE,
-  RNDIS_RESET_COMPLETE,
-  RNDIS_SET,
-  RNDIS_SET_COMPLETE,
+  RNDIS_OFFSET_BASE,
   RNDIS_STATUS,
+  RndisInitializeComplete,
+  RndisQueryComplete,
+  RndisSetComplete,
 } from '../wire/rndis.js';
 import type { ControlPath } from './control.js';
 import { hex, NetvscError } from './requests.js';
 import type { RssCapabilities } from './types.js';
 
-/** Offsets inside an RNDIS message count from here. */
-const BODY = 8;
 /** What we could take in one message; the host sends control messages only. */
 const MAX_TRANSFER_BYTES = 0x4000;
 /** RNDIS allows alignments of 1 to 128 bytes. */
@@ -50,18 +55,10 @@ export class Rndis {
     const step = 'RNDIS initialize';
     const payload = await this.#control.rndisRequest(
       step,
-      (requestId) =>
-        RNDIS_INITIALIZE.encode({
-          messageType: RNDIS_MESSAGE.INITIALIZE,
-          messageLength: RNDIS_INITIALIZE.size,
-          requestId,
-          majorVersion: 1,
-          minorVersion: 0,
-          maxTransferSize: MAX_TRANSFER_BYTES,
-        }),
-      { type: RNDIS_MESSAGE.INITIALIZE_COMPLETE, name: 'initialize complete', bytes: RNDIS_INITIALIZE_COMPLETE.size },
+      (requestId) => encodeInitialize(requestId, MAX_TRANSFER_BYTES),
+      { type: RNDIS_MESSAGE.INITIALIZE_COMPLETE, name: 'initialize complete', bytes: RndisInitializeComplete.size },
     );
-    const reply = RNDIS_INITIALIZE_COMPLETE.decode(payload);
+    const reply = RndisInitializeComplete.decode(payload);
     this.#checkStatus(step, reply.status);
     const { packetAlignmentFactor: factor, maxTransferSize } = reply;
     if (factor > MAX_ALIGNMENT_FACTOR) {
@@ -100,15 +97,9 @@ export class Rndis {
   /** NDIS_OFFLOAD bytes of the revision that goes with the NVSP version. */
   offloadCapabilities(nvspVersion: number): Promise<Uint8Array> {
     const revision = nvspVersion >= 0x50000 ? 3 : nvspVersion >= 0x40000 ? 2 : 1;
-    const size = NDIS_OFFLOAD_SIZES[revision - 1]!;
-    const input = new Uint8Array(size);
-    const view = new DataView(input.buffer);
-    input[0] = NDIS_OBJECT.OFFLOAD;
-    input[1] = revision;
-    view.setUint16(2, size, true);
     // A host may answer an older revision than it was asked for.
     const step = 'RNDIS query offload capabilities';
-    return this.query(step, OID.TCP_OFFLOAD_HARDWARE_CAPABILITIES, NDIS_OFFLOAD_SIZES[0]!, input);
+    return this.query(step, OID.TCP_OFFLOAD_HARDWARE_CAPABILITIES, NDIS_OFFLOAD_SIZE[1], encodeNdisOffloadQuery(revision));
   }
 
   async setOffloadParameters(parameters: Uint8Array): Promise<void> {
@@ -126,14 +117,17 @@ export class Rndis {
   }
 
   async rssCapabilities(): Promise<RssCapabilities | undefined> {
-    const input = NDIS_RSS_CAPABILITIES.encode({ type: 0x88, revision: 2, size: NDIS_RSS_CAPABILITIES.size });
+    const input = NdisRssCapabilities.encode({ revision: 2, objectSize: NdisRssCapabilities.size });
     const step = 'RNDIS query RSS capabilities';
-    const data = await this.#optional(this.query(step, OID.GEN_RECEIVE_SCALE_CAPABILITIES, 16, input));
+    const oid = OID.GEN_RECEIVE_SCALE_CAPABILITIES;
+    const data = await this.#optional(this.query(step, oid, NDIS_RSS_CAPABILITIES_SIZE[1], input));
     if (!data) return undefined;
-    const whole = new Uint8Array(Math.max(data.length, NDIS_RSS_CAPABILITIES.size));
-    whole.set(data); // revision 1 ends before the table size
-    const { capabilities, receiveQueues, tableEntries } = NDIS_RSS_CAPABILITIES.decode(whole);
-    return { flags: capabilities, receiveQueues, tableEntries };
+    const { capabilitiesFlags, numberOfReceiveQueues, numberOfIndirectionTableEntries } = decodeRssCapabilities(data);
+    return {
+      flags: capabilitiesFlags,
+      receiveQueues: numberOfReceiveQueues,
+      tableEntries: numberOfIndirectionTableEntries,
+    };
   }
 
   setPacketFilter(bits: number): Promise<void> {
@@ -144,47 +138,30 @@ export class Rndis {
 
   /** Resolves when the host has taken the message; it has no RNDIS answer. */
   halt(): Promise<void> {
-    const message = RNDIS_HALT.encode({
-      messageType: RNDIS_MESSAGE.HALT,
-      messageLength: RNDIS_HALT.size,
-      requestId: 0,
-    });
-    return this.#control.rndisSend('RNDIS halt', message);
+    return this.#control.rndisSend('RNDIS halt', encodeHalt(0));
   }
 
   answerKeepalive(requestId: number): void {
-    const message = RNDIS_KEEPALIVE_COMPLETE.encode({
-      messageType: RNDIS_MESSAGE.KEEPALIVE_COMPLETE,
-      messageLength: RNDIS_KEEPALIVE_COMPLETE.size,
-      requestId,
-      status: RNDIS_STATUS.SUCCESS,
-    });
-    this.#control.rndisAnswer('RNDIS keepalive answer', message);
+    this.#control.rndisAnswer('RNDIS keepalive answer', encodeKeepaliveComplete(requestId, RNDIS_STATUS.SUCCESS));
   }
 
   answerReset(): void {
-    const message = RNDIS_RESET_COMPLETE.encode({
-      messageType: RNDIS_MESSAGE.RESET_COMPLETE,
-      messageLength: RNDIS_RESET_COMPLETE.size,
-      status: RNDIS_STATUS.SUCCESS,
-      addressingReset: 0,
-    });
-    this.#control.rndisAnswer('RNDIS reset answer', message);
+    this.#control.rndisAnswer('RNDIS reset answer', encodeResetComplete(RNDIS_STATUS.SUCCESS, 0));
   }
 
   /** Data of an OID, at least `bytes` long. */
   async query(step: string, oid: number, bytes: number, input: Uint8Array = new Uint8Array(0)): Promise<Uint8Array> {
     const payload = await this.#control.rndisRequest(
       step,
-      (requestId) => this.#withData(RNDIS_MESSAGE.QUERY, RNDIS_QUERY, requestId, oid, input),
-      { type: RNDIS_MESSAGE.QUERY_COMPLETE, name: 'query complete', bytes: RNDIS_QUERY_COMPLETE.size },
+      (requestId) => encodeQuery(requestId, oid, input),
+      { type: RNDIS_MESSAGE.QUERY_COMPLETE, name: 'query complete', bytes: RndisQueryComplete.size },
     );
-    const reply = RNDIS_QUERY_COMPLETE.decode(payload);
+    const reply = RndisQueryComplete.decode(payload);
     this.#checkStatus(step, reply.status);
     const { informationBufferLength: length, informationBufferOffset: offset } = reply;
     if (length < bytes) throw this.#error(step, `expected ${bytes} bytes or more of OID ${hex(oid)}, got ${length}`);
-    const start = BODY + offset;
-    if (length > 0 && (start < RNDIS_QUERY_COMPLETE.size || start + length > payload.length)) {
+    const start = RNDIS_OFFSET_BASE + offset;
+    if (length > 0 && (start < RndisQueryComplete.size || start + length > payload.length)) {
       const range = `${length} bytes at offset ${offset}`;
       throw this.#error(
         step,
@@ -197,33 +174,10 @@ export class Rndis {
   async set(step: string, oid: number, data: Uint8Array): Promise<void> {
     const payload = await this.#control.rndisRequest(
       step,
-      (requestId) => this.#withData(RNDIS_MESSAGE.SET, RNDIS_SET, requestId, oid, data),
-      { type: RNDIS_MESSAGE.SET_COMPLETE, name: 'set complete', bytes: RNDIS_SET_COMPLETE.size },
+      (requestId) => encodeSet(requestId, oid, data),
+      { type: RNDIS_MESSAGE.SET_COMPLETE, name: 'set complete', bytes: RndisSetComplete.size },
     );
-    this.#checkStatus(step, RNDIS_SET_COMPLETE.decode(payload).status);
-  }
-
-  /** A query or a set: hosts look for the data right behind the request (facts/hyper-v-host.md 4.1). */
-  #withData(
-    messageType: number,
-    table: typeof RNDIS_QUERY | typeof RNDIS_SET,
-    requestId: number,
-    oid: number,
-    data: Uint8Array,
-  ): Uint8Array {
-    const message = new Uint8Array(table.size + data.length);
-    message.set(
-      table.encode({
-        messageType,
-        messageLength: message.length,
-        requestId,
-        oid,
-        informationBufferLength: data.length,
-        informationBufferOffset: data.length > 0 ? table.size - BODY : 0,
-      }),
-    );
-    message.set(data, table.size);
-    return message;
+    this.#checkStatus(step, RndisSetComplete.decode(payload).status);
   }
 
   /** A refusal that does not stop attach; silence and wrong answers do. */

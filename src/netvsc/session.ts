@@ -228,8 +228,7 @@ export class Session {
       await this.#rndis.halt().catch(() => {});
     }
     if (this.#aborted) return;
-    if (this.#receiveConnected) revokeReceiveBuffer(this.control);
-    if (this.#sendConnected) revokeSendBuffer(this.control);
+    this.#revoke();
     await this.#until(() => !this.control.busy);
   }
 
@@ -243,6 +242,7 @@ export class Session {
 
   /** Closes the channel and gives back all memory and every mbuf. */
   close(): void {
+    if (!this.#aborted) this.#revoke(); // attach failed half-way, and the host still listens
     this.abort('the channel is closed');
     this.#device.close();
     this.queue.release();
@@ -268,6 +268,13 @@ export class Session {
     queue.ownSections(forControl, sections - forControl);
     this.control.setSection(forControl * sectionBytes);
     return sections - forControl;
+  }
+
+  #revoke(): void {
+    if (this.#receiveConnected) revokeReceiveBuffer(this.control);
+    if (this.#sendConnected) revokeSendBuffer(this.control);
+    this.#receiveConnected = false;
+    this.#sendConnected = false;
   }
 
   #check(step: string): void {
