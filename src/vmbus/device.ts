@@ -5,8 +5,8 @@ import type { Arena } from '../memory/arena.js';
 /** Class of Hyper-V network devices. */
 export const NETVSC_CLASS = 'f8615163-df3e-46c5-913f-f2d2f965ed0e';
 
-/** Pages of rings, GPADLs and page frame numbers, whatever the system's page size is. */
-export const PAGE_BYTES = 4096;
+// Pages of rings, GPADLs and page frame numbers, whatever the system's page size is.
+export { PAGE_BYTES } from '../wire/vmbus.js';
 
 /** Bytes at an arena address. */
 export interface Region {

@@ -1,8 +1,8 @@
 // The guest's side of a device: five maps and an interrupt descriptor, from a machine directory or a kernel.
 import { closeSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
-import { lockFile } from '../../memory/os/flock.js';
 import { ERRNO } from '../../memory/os/libc.js';
+import { lockFile } from '../../memory/os/process.js';
 import { receiveWord, sendWord } from '../../memory/os/socket.js';
 import { type GpadlRegion, type GuestMemory, type OpenChannel, type VmbusDevice, VmbusError } from '../device.js';
 import { splitRings, zeroControlPage } from '../rings.js';

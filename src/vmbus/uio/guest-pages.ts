@@ -28,7 +28,7 @@ export class GuestPages {
   readonly #pid: number;
   readonly #limits: GuestPagesLimits;
   /** Descriptor of /proc/<pid>: stays the guest's even when its number is used again. -1 = not to be had. */
-  readonly #process: number;
+  #process: number;
   readonly #regions: GuestRegion[] = [];
   #bytes = 0;
   #mappings: readonly ProcessMapping[] = [];
@@ -64,6 +64,7 @@ export class GuestPages {
   close(): void {
     for (const region of this.#regions.splice(0)) this.#arena.release(region.address);
     if (this.#process >= 0) closeSync(this.#process);
+    this.#process = -1;
   }
 
   #refuse(pfn: bigint, reason: string): string {

@@ -4,7 +4,7 @@ import { closeSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
 import { createSealedMemory, linkSealedMemory } from '../../memory/os/memfd.js';
 import { listenUnix } from '../../memory/os/socket.js';
-import { createRunDirectory } from '../../memory/rundir.js';
+import { createMachineDirectory } from '../../memory/rundir.js';
 import { NETVSC_CLASS, PAGE_BYTES, VmbusError } from '../device.js';
 import { splitRings } from '../rings.js';
 import { formatAddress } from './attributes.js';
@@ -57,7 +57,7 @@ export function createMachine(arena: Arena, options: MachineOptions): Machine {
     for (const action of undo.splice(0).reverse()) action();
   };
   try {
-    const directory = createRunDirectory(options.name);
+    const directory = createMachineDirectory(options.name);
     undo.push(() => directory.remove());
     mkdirSync(`${directory.path}/sys/bus/vmbus/devices`, { recursive: true, mode: 0o700 });
     mkdirSync(`${directory.path}/dev`, { mode: 0o700 });

@@ -2,8 +2,8 @@
 // end (close, exit, SIGKILL) is CloseChannel.
 import { closeSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
-import { lockFile, unlockFile } from '../../memory/os/flock.js';
 import { ERRNO } from '../../memory/os/libc.js';
+import { lockFile, unlockFile } from '../../memory/os/process.js';
 import { acceptUnix, peerCredentials, receiveBytes, sendBytes } from '../../memory/os/socket.js';
 import type { GpadlRegion, GuestRegion, RingRegion, VmbusOffer } from '../device.js';
 import { openHostRings, setInterruptMask, zeroControlPage } from '../rings.js';
