@@ -142,7 +142,9 @@ export class SwitchPorts {
     this.takesTags[number] = vlan.mode === 'trunk' ? 1 : 0;
     if (vlan.mode === 'trunk' && !vlan.allowed) row.fill(0xffffffff);
     const ids = vlan.mode === 'trunk' ? (vlan.allowed ?? []) : [];
-    for (const id of [untagged, ...ids]) row[id >>> 5]! |= 1 << (id & 31);
+    for (const id of ids) row[id >>> 5]! |= 1 << (id & 31);
+    row[0]! &= ~1; // VLAN 0 has no tag, so it is only carried where it is the untagged one
+    row[untagged >>> 5]! |= 1 << (untagged & 31);
     row[WORDS - 1]! &= 0x7fffffff; // 4095 is reserved
   }
 }

@@ -290,6 +290,8 @@ describe('VLANs', () => {
     [trunk(7), 7, trunk(7), undefined],
     [trunk(7), 8, trunk(7), 8],
     [trunk(), 7, trunk(7), undefined],
+    [trunk(), undefined, trunk(7), 'none'],
+    [trunk(7), 0xe000, trunk(), 0xe007],
     [trunk(), 9, trunk(7, 8), 'none'],
     [trunk(), 8, trunk(7, 8), 8],
   ];
