@@ -115,27 +115,43 @@ test('a UDP checksum of 0 is sent as 0xffff, and means none in IPv4', () => {
 });
 
 test('a routing header with segments left names the final destination', () => {
-  const { bytes, l3, l4 } = buildPacket({
+  const spec = { family: 6, protocol: 17, ipOptions: 0, tcpOptions: 0, payload: 20, tcpFlags: 0, seed: 8 } as const;
+  const { bytes, l3, l4 } = buildPacket(spec);
+  // Two addresses: segment routing (4) lists the last stop first, types 0 and 2 list it last.
+  for (const [type, last] of [
+    [4, 8],
+    [2, 24],
+  ] as const) {
+    const routed = new Uint8Array(bytes.length + 40);
+    routed.set(bytes.subarray(0, l4));
+    routed.set(bytes.subarray(l4), l4 + 40);
+    routed[l3 + 6] = 43;
+    put16(routed, l3 + 4, bytes.length - l3 - 40 + 40);
+    routed.set([17, 4, type, 1, 0, 0, 0, 0], l4);
+    routed.fill(0x22, l4 + 8, l4 + 40);
+    routed.set(bytes.subarray(l3 + 24, l3 + 40), l4 + last);
+    routed.fill(0x11, l3 + 24, l3 + 40); // next hop
+    put16(routed, l4 + 40 + 6, 0x1234);
+    u8.set(routed, BASE);
+    assert.equal(datapath.checksumFinish(BASE, routed.length, TX_UDP_CHECKSUM, 0), 1);
+    assert.equal(get16(u8, BASE + l4 + 40 + 6), get16(bytes, l4 + 6), 'the same pseudo header as without the detour');
+  }
+});
+
+test('an extension header that reaches beyond the packet is no header', () => {
+  const { bytes } = buildPacket({
     family: 6,
     protocol: 17,
-    ipOptions: 0,
+    ipOptions: 1,
     tcpOptions: 0,
-    payload: 20,
+    payload: 80,
     tcpFlags: 0,
-    seed: 8,
+    seed: 2,
   });
-  const routed = new Uint8Array(bytes.length + 24);
-  routed.set(bytes.subarray(0, l4));
-  routed.set(bytes.subarray(l4), l4 + 24);
-  routed[l3 + 6] = 43;
-  put16(routed, l3 + 4, bytes.length - l3 - 40 + 24);
-  routed.set([17, 2, 4, 1, 0, 0, 0, 0], l4); // segment routing, one segment left
-  routed.set(bytes.subarray(l3 + 24, l3 + 40), l4 + 8); // final destination
-  routed.fill(0x11, l3 + 24, l3 + 40); // next hop
-  put16(routed, l4 + 24 + 6, 0x1234);
-  u8.set(routed, BASE);
-  assert.equal(datapath.checksumFinish(BASE, routed.length, TX_UDP_CHECKSUM, 0), 1);
-  assert.equal(get16(u8, BASE + l4 + 24 + 6), get16(bytes, l4 + 6), 'the same pseudo header as without the detour');
+  bytes[55] = 255;
+  u8.set(bytes, BASE);
+  assert.equal(datapath.checksumVerify(BASE, bytes.length), 2);
+  assert.equal(datapath.checksumFinish(BASE, bytes.length, TX_UDP_CHECKSUM, 0), 0);
 });
 
 test('packets that cannot have the checksum are refused and left alone', () => {

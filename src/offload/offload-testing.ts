@@ -114,6 +114,7 @@ export function buildPacket(spec: PacketSpec): Packet {
       bytes[at] = i + 1 < extensions ? EXTENSIONS[i + 1]! : spec.protocol;
       bytes[at + 1] = EXTENSIONS[i] === 51 ? 2 : 1;
       bytes[at + 3] = 0; // routing header: no segments left
+      if (EXTENSIONS[i] === 0 || EXTENSIONS[i] === 60) bytes.fill(0, at + 4, at + 16).set([1, 12], at + 2); // PadN option
     }
   }
   if (spec.protocol === 6) {
