@@ -62,9 +62,11 @@ export function createMachineDirectory(name: string, runDirectory = openRunDirec
     const lock = takeLock(path);
     if (lock === 'gone') continue;
     if (lock === 'held') {
-      throw new RunDirectoryError(
-        `machine ${name}: in use by process ${holder(path) ?? 'of unknown number'} (${path})`,
-      );
+      const pid = holder(path);
+      if (pid && isAlive(pid)) throw new RunDirectoryError(`machine ${name}: in use by process ${pid} (${path})`);
+      // Somebody who looks for stale folders has it for a moment, or a new holder has not written its number yet.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS);
+      continue;
     }
     empty(path);
     ftruncateSync(lock);

@@ -1,0 +1,267 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync } from 'node:fs';
+import { test } from 'node:test';
+import { Worker } from 'node:worker_threads';
+import { Arena } from '../arena.js';
+import { linuxSystem } from './mman.js';
+import { inNetwork } from './netns.js';
+import { TapIo, type TapMode } from './packet-io.js';
+import { POLL, PollSet } from './poll.js';
+import { openTap, setTapOffload, TAP_HEADER_BYTES, TAP_OFFLOAD } from './tap.js';
+import {
+  closeTestTap,
+  noTapReason,
+  openTestTap,
+  receiveFrames,
+  sendFrame,
+  setInterfaceUp,
+  type TestTap,
+} from './tap-testing.js';
+import { Uring } from './uring.js';
+
+const TYPE = 0x88b5; // local experimental: the kernel's own packets (IPv6) have others
+const ROOM = 4096;
+const COUNT = 50;
+const LIVE_COUNT = 3000;
+const skip = noTapReason();
+
+function noUringReason(): string | false {
+  try {
+    new Uring(1).close();
+    return false;
+  } catch (error) {
+    return `needs io_uring: ${(error as Error).message}`;
+  }
+}
+const noIpReason = () => spawnSync('ip', ['-V']).error !== undefined && 'needs the ip command';
+const modes: [TapMode, string | false][] = [
+  ['uring', skip || noUringReason()],
+  ['readwrite', skip],
+];
+
+/** Frame number `n`: the number and a pattern, of a length that depends on it. */
+function frame(n: number): Uint8Array {
+  const bytes = new Uint8Array(60 + ((n * 37) % 1400)).map((_, i) => (i * 7 + n) & 0xff);
+  bytes.set([0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, TYPE >> 8, TYPE & 0xff, n >> 8, n & 0xff]);
+  return bytes;
+}
+
+interface Rig {
+  tap: TestTap;
+  arena: Arena;
+  io: TapIo;
+  addresses: Int32Array;
+  capacities: Int32Array;
+}
+
+function withRig(mode: TapMode, batch: number, work: (rig: Rig) => void): void {
+  const tap = openTestTap();
+  try {
+    const arena = Arena.create({ bytes: 4 << 20, system: linuxSystem });
+    const io = new TapIo(arena, tap.fd, { mode, batch });
+    try {
+      const base = arena.reserve('packets', 64 * ROOM);
+      // Not in ascending order, so that a read into a wrong buffer shows.
+      const addresses = Int32Array.from({ length: 64 }, (_, i) => base + ((i * 29) % 64) * ROOM);
+      work({ tap, arena, io, addresses, capacities: new Int32Array(64).fill(ROOM) });
+    } finally {
+      io.close();
+    }
+  } finally {
+    closeTestTap(tap);
+  }
+}
+
+/** Reads until nothing is left; the packets of our type, without their headers. */
+function readAll({ io, arena, addresses, capacities }: Rig, max: number): Uint8Array[] {
+  const packets: Uint8Array[] = [];
+  for (;;) {
+    const count = io.read(addresses, capacities, max);
+    if (count === 0) return packets;
+    for (let i = 0; i < count; i++) {
+      const bytes = arena.u8.slice(addresses[i]! + TAP_HEADER_BYTES, addresses[i]! + io.lengths[i]!);
+      if (((bytes[12]! << 8) | bytes[13]!) === TYPE) packets.push(bytes);
+    }
+  }
+}
+
+for (const [mode, reason] of modes) {
+  test(`${mode}: reads every packet of the kernel, in order`, { skip: reason }, () => {
+    for (const [batch, max] of [
+      [32, 32],
+      [1, 5],
+      [7, 64],
+    ] as const) {
+      withRig(mode, batch, (rig) => {
+        assert.equal(rig.io.mode, mode);
+        for (let n = 0; n < COUNT; n++) sendFrame(rig.tap, frame(n));
+        assert.deepEqual(
+          readAll(rig, max),
+          Array.from({ length: COUNT }, (_, n) => frame(n)),
+        );
+        sendFrame(rig.tap, frame(COUNT));
+        assert.deepEqual(readAll(rig, max), [frame(COUNT)]);
+        assert.equal(rig.io.lastError, 0);
+      });
+    }
+  });
+
+  test(`${mode}: writes every packet in order; a refused one costs only itself`, { skip: reason }, () => {
+    withRig(mode, 8, (rig) => {
+      const { arena, addresses, io, tap } = rig;
+      const lengths = new Int32Array(64);
+      for (let n = 0; n < COUNT; n++) {
+        const bytes = frame(n);
+        arena.u8.fill(0, addresses[n], addresses[n]! + TAP_HEADER_BYTES);
+        arena.u8.set(bytes, addresses[n]! + TAP_HEADER_BYTES);
+        lengths[n] = TAP_HEADER_BYTES + bytes.length;
+      }
+      const bad = [0, 7, 8, 20, COUNT - 1];
+      for (const n of bad) lengths[n] = TAP_HEADER_BYTES - 1; // no room for the header: EINVAL
+      assert.equal(io.write(addresses, lengths, COUNT), COUNT);
+      assert.equal(io.writeErrors, bad.length);
+      assert.equal(io.lastError, 22);
+      const expected = Array.from({ length: COUNT }, (_, n) => frame(n)).filter((_, n) => !bad.includes(n));
+      assert.deepEqual(receiveFrames(tap, TYPE), expected);
+    });
+  });
+
+  test(`${mode}: packets that come in while reading stay in order, none is lost`, { skip: reason }, async () => {
+    const tap = openTestTap();
+    const cells = new Int32Array(new SharedArrayBuffer(8)); // sent, received
+    const workerData = { tap, cells, count: LIVE_COUNT, type: TYPE, window: 200 };
+    const sender = new Worker(new URL('./tap-sender-testing.js', import.meta.url), { workerData });
+    const ended = once(sender, 'exit');
+    try {
+      const arena = Arena.create({ bytes: 4 << 20, system: linuxSystem });
+      const base = arena.reserve('packets', 32 * 256);
+      const addresses = Int32Array.from({ length: 32 }, (_, i) => base + i * 256);
+      const io = new TapIo(arena, tap.fd, { mode });
+      const polls = new PollSet();
+      polls.add(tap.fd);
+      let next = 0;
+      while (next < LIVE_COUNT && polls.wait(5000) > 0) {
+        const count = io.read(addresses, new Int32Array(32).fill(256), 32);
+        for (let i = 0; i < count; i++) {
+          const at = addresses[i]! + TAP_HEADER_BYTES;
+          if (((arena.u8[at + 12]! << 8) | arena.u8[at + 13]!) !== TYPE) continue;
+          assert.equal((arena.u8[at + 14]! << 8) | arena.u8[at + 15]!, next++);
+        }
+        Atomics.store(cells, 1, next);
+        Atomics.notify(cells, 1);
+      }
+      polls.close();
+      io.close();
+      assert.equal(next, LIVE_COUNT);
+      assert.equal(io.readErrors, 0);
+    } finally {
+      await sender.terminate();
+      await ended;
+      closeTestTap(tap);
+    }
+  });
+
+  test(`${mode}: an interface that is gone gives no packets`, { skip: reason || noIpReason() }, () => {
+    withRig(mode, 8, (rig) => {
+      inNetwork(`/proc/self/fd/${rig.tap.network}`, () => spawnSync('ip', ['link', 'delete', rig.tap.name]));
+      assert.equal(rig.io.read(rig.addresses, rig.capacities, 8), 0);
+      assert.equal(rig.io.lastError, 77); // EBADFD
+      assert.equal(rig.io.write(rig.addresses, new Int32Array(64).fill(100), 2), 2);
+      assert.equal(rig.io.writeErrors, 2);
+    });
+  });
+
+  test(`${mode}: an interface that is down gives no packets and no crash`, { skip: reason }, () => {
+    withRig(mode, 8, (rig) => {
+      const { addresses, capacities, io, tap } = rig;
+      setInterfaceUp(tap, false);
+      readAll(rig, 8); // what the kernel sent itself before
+      receiveFrames(tap, TYPE); // the socket reports once that its interface went down
+      assert.equal(io.read(addresses, capacities, 8), 0);
+      const lengths = new Int32Array(64).fill(100);
+      assert.equal(io.write(addresses, lengths, 3), 3);
+      assert.equal(io.writeErrors, 3);
+      assert.equal(io.lastError, 5); // EIO
+      setInterfaceUp(tap, true);
+      sendFrame(tap, frame(3));
+      assert.deepEqual(readAll(rig, 8), [frame(3)]);
+    });
+  });
+}
+
+test('io_uring and read/write cut off a packet at the same place', { skip: skip || noUringReason() }, () => {
+  const lengths = modes.map(([mode]) => {
+    let length = 0;
+    withRig(mode, 4, (rig) => {
+      readAll(rig, 4);
+      rig.capacities.fill(200);
+      sendFrame(rig.tap, frame(20));
+      assert.equal(rig.io.read(rig.addresses, rig.capacities, 4), 1);
+      length = rig.io.lengths[0]!;
+    });
+    return length;
+  });
+  assert.deepEqual(lengths, [200, 200]);
+});
+
+test('a reader sleeps in poll(2) until a packet comes', { skip }, () => {
+  withRig('readwrite', 8, (rig) => {
+    const polls = new PollSet(1);
+    try {
+      polls.add(rig.tap.fd);
+      readAll(rig, 8);
+      sendFrame(rig.tap, frame(1));
+      assert.equal(polls.wait(5000), 1);
+      assert.equal(polls.revents(rig.tap.fd), POLL.IN);
+      assert.deepEqual(readAll(rig, 8), [frame(1)]);
+    } finally {
+      polls.close();
+    }
+  });
+});
+
+test('offloads are set at any time', { skip }, () => {
+  const tap = openTestTap();
+  try {
+    const all = TAP_OFFLOAD.CSUM | TAP_OFFLOAD.TSO4 | TAP_OFFLOAD.TSO6 | TAP_OFFLOAD.USO4 | TAP_OFFLOAD.USO6;
+    assert.equal(setTapOffload(tap.fd, all) & 7, 7);
+    assert.equal(setTapOffload(tap.fd, 0), 0);
+    assert.throws(() => setTapOffload(tap.fd, 0x8000), { name: 'OsError', code: 'EINVAL' });
+  } finally {
+    closeTestTap(tap);
+  }
+});
+
+test('several queues are one interface when they say so; names are checked', { skip }, () => {
+  for (const name of ['a name', 'abcdefghijklmnop', 'a/b', '..']) assert.throws(() => openTap(name), /TAP name/);
+  for (const multiQueue of [true, false]) {
+    const tap = openTestTap({ multiQueue });
+    const again = () => inNetwork(`/proc/self/fd/${tap.network}`, () => openTap(tap.name, { multiQueue }));
+    try {
+      if (multiQueue) {
+        const second = again();
+        closeSync(second.fd);
+        assert.equal(second.name, tap.name);
+      } else assert.throws(again, { code: 'EBUSY', message: /test0/ });
+    } finally {
+      closeTestTap(tap);
+    }
+  }
+});
+
+test('a ring takes more operations than it has entries, batch after batch', { skip: noUringReason() }, () => {
+  const ring = new Uring(4);
+  try {
+    for (let round = 0; round < 100; round++) {
+      for (let i = 0; i < 3; i++) ring.prepare(i, 99, -1, 0, 0, 0);
+      ring.results.fill(1);
+      ring.submit(3);
+      assert.deepEqual([...ring.results.subarray(0, 3)], [-22, -22, -22]);
+    }
+  } finally {
+    ring.close();
+  }
+  ring.close();
+});
