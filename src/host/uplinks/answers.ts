@@ -3,42 +3,37 @@
 import type { Datapath } from '../../datapath/datapath.js';
 import type { Arena } from '../../memory/arena.js';
 import { PACKET_FLAG } from '../../memory/layout.js';
+import { ARP_OPERATION, Arp, ETHER_TYPE, EthernetHeader } from '../../wire/ethernet.js';
+import {
+  ICMP_TYPE,
+  ICMPV6_TYPE,
+  IcmpEcho,
+  IP_PROTOCOL,
+  IPV4_FLAG,
+  IPV4_FRAGMENT_OFFSET_MASK,
+  Ipv4Header,
+  Ipv6Header,
+  NeighborSolicitation,
+} from '../../wire/ip.js';
+import { UdpHeader } from '../../wire/tcp-udp.js';
 
-// Offsets from the start of an untagged frame, and from the start of the message.
-const ETHERNET = { destination: 0, source: 6, type: 12, end: 14 } as const;
-const ARP = {
-  hardware: 14,
-  protocol: 16,
-  sizes: 18,
-  operation: 20,
-  mac: 22,
-  ip: 28,
-  targetMac: 32,
-  targetIp: 38,
-  end: 42,
-} as const;
-const IP4 = {
-  start: 14,
-  total: 16,
-  fragment: 20,
-  ttl: 22,
-  protocol: 23,
-  source: 26,
-  destination: 30,
-  end: 34,
-} as const;
-const IP6 = { start: 14, payload: 18, next: 20, hops: 21, source: 22, destination: 38, end: 54 } as const;
-const ICMP = { type: 0, code: 1, checksum: 2, end: 8 } as const;
-const SOLICITATION = { target: 8, options: 24 } as const;
-const UDP = { source: 0, destination: 2, end: 8 } as const;
-const TYPE = { ip4: 0x0800, arp: 0x0806, ip6: 0x86dd } as const;
-const PROTOCOL = { icmp: 1, udp: 17, icmp6: 58 } as const;
+// Offsets from the start of an untagged frame (ARP, IP), and from the start of the message (the others).
+const from = <K extends string>(start: number, table: { offset: { readonly [P in K]: number }; size: number }) => {
+  const moved = Object.entries<number>(table.offset).map(([name, offset]) => [name, start + offset]);
+  return { ...(Object.fromEntries(moved) as { readonly [P in K]: number }), start, end: start + table.size };
+};
+const ETHERNET = from(0, EthernetHeader);
+const ARP = from(ETHERNET.end, Arp);
+const IP4 = from(ETHERNET.end, Ipv4Header);
+const IP6 = from(ETHERNET.end, Ipv6Header);
+const ICMP = from(0, IcmpEcho);
+const SOLICITATION = from(0, NeighborSolicitation);
+const UDP = from(0, UdpHeader);
 const ECHO_PORT = 7;
 const HOPS = 64;
 /** Neighbour discovery never crosses a router, and says so (RFC 4861 7.1). */
 const NEIGHBOUR_HOPS = 255;
-const FRAGMENT_BITS = 0x3fff;
-const FRAGMENT_OFFSET_BITS = 0x1fff;
+const FRAGMENT_BITS = IPV4_FLAG.MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET_MASK;
 /** Solicited and override bits of an advertisement. */
 const SOLICITED = 0x40;
 const OVERRIDE = 0x20;
@@ -82,69 +77,82 @@ export class Answers {
   answer(at: number, bytes: number): number {
     this.bytes = bytes;
     if (bytes < ETHERNET.end) return ANSWER.NONE;
-    const type = this.#get16(at + ETHERNET.type);
-    if (type === TYPE.arp && bytes >= ARP.end) return this.#arp(at);
-    if (type === TYPE.ip4 && bytes >= IP4.end) return this.#ip4(at, bytes);
-    if (type === TYPE.ip6 && bytes >= IP6.end) return this.#ip6(at, bytes);
+    const type = this.#get16(at + ETHERNET.etherType);
+    if (type === ETHER_TYPE.ARP && bytes >= ARP.end) return this.#arp(at);
+    if (type === ETHER_TYPE.IPV4 && bytes >= IP4.end) return this.#ip4(at, bytes);
+    if (type === ETHER_TYPE.IPV6 && bytes >= IP6.end) return this.#ip6(at, bytes);
     return ANSWER.NONE;
   }
 
   #arp(at: number): number {
-    const ethernet = this.#get16(at + ARP.hardware) === 1 && this.#get16(at + ARP.protocol) === TYPE.ip4;
-    if (!ethernet || this.#get16(at + ARP.sizes) !== 0x0604 || this.#get16(at + ARP.operation) !== 1)
+    const ethernet = this.#get16(at + ARP.hardwareType) === 1 && this.#get16(at + ARP.protocolType) === ETHER_TYPE.IPV4;
+    if (
+      !ethernet ||
+      this.#get16(at + ARP.hardwareLength) !== 0x0604 ||
+      this.#get16(at + ARP.operation) !== ARP_OPERATION.REQUEST
+    )
       return ANSWER.NONE;
     // Announcements ask nothing; probes for duplicates (RFC 5227) must find none where every address is ours.
-    const probe = this.#isZero(at + ARP.ip, 4);
-    if (probe ? this.#options.addresses.length === 0 : this.#equal(at + ARP.ip, at + ARP.targetIp, 4))
+    const probe = this.#isZero(at + ARP.senderIp, 4);
+    if (probe ? this.#options.addresses.length === 0 : this.#equal(at + ARP.senderIp, at + ARP.targetIp, 4))
       return ANSWER.NONE;
     if (!this.#isOurs(at + ARP.targetIp, 4)) return ANSWER.NONE;
     this.#turnEthernet(at);
-    this.#put16(at + ARP.operation, 2);
-    this.#move(at + ARP.targetMac, at + ARP.mac, 6);
-    this.#swap(at + ARP.ip, at + ARP.targetIp, 4);
-    this.#u8.set(this.#options.mac, at + ARP.mac);
+    this.#put16(at + ARP.operation, ARP_OPERATION.REPLY);
+    this.#move(at + ARP.targetMac, at + ARP.senderMac, 6);
+    this.#swap(at + ARP.senderIp, at + ARP.targetIp, 4);
+    this.#u8.set(this.#options.mac, at + ARP.senderMac);
     return ANSWER.ARP;
   }
 
   #ip4(at: number, bytes: number): number {
     const first = this.#u8[at + IP4.start]!;
     const header = IP4.start + (first & 15) * 4;
-    const end = IP4.start + this.#get16(at + IP4.total);
+    const end = IP4.start + this.#get16(at + IP4.totalLength);
     if (first >>> 4 !== 4 || header < IP4.end || end < header || end > bytes) return ANSWER.NONE;
     if (!this.#isForUs(at) || !this.#isOurs(at + IP4.destination, 4) || this.#isGroup4(at)) return ANSWER.NONE;
     if (this.#datapath.checksum(at + IP4.start, header - IP4.start, 0) !== 0xffff) return ANSWER.BAD_CHECKSUM;
-    const fragment = this.#get16(at + IP4.fragment) & FRAGMENT_BITS;
+    const fragment = this.#get16(at + IP4.flagsFragmentOffset) & FRAGMENT_BITS;
     const message = at + header;
     const protocol = this.#u8[at + IP4.protocol];
     let answered: number;
-    if (protocol === PROTOCOL.icmp && fragment !== 0) answered = this.#icmpFragment(message, end - header, fragment);
-    else if (protocol === PROTOCOL.icmp) answered = this.#echo(message, end - header, 0, 8, 0, ANSWER.ICMP);
-    else if (protocol === PROTOCOL.udp && fragment === 0) answered = this.#udp(at, bytes, message, end - header);
+    if (protocol === IP_PROTOCOL.ICMP && fragment !== 0) answered = this.#icmpFragment(message, end - header, fragment);
+    else if (protocol === IP_PROTOCOL.ICMP)
+      answered = this.#echo(message, end - header, 0, ICMP_TYPE.ECHO_REQUEST, ICMP_TYPE.ECHO_REPLY, ANSWER.ICMP);
+    else if (protocol === IP_PROTOCOL.UDP && fragment === 0) answered = this.#udp(at, bytes, message, end - header);
     else return ANSWER.NONE;
     if (answered === ANSWER.NONE || answered === ANSWER.BAD_CHECKSUM) return answered;
     this.#turnEthernet(at);
     this.#swap(at + IP4.source, at + IP4.destination, 4);
-    this.#u8[at + IP4.ttl] = HOPS;
+    this.#u8[at + IP4.timeToLive] = HOPS;
     this.#datapath.checksumFinish(at, bytes, PACKET_FLAG.TX_IP_CHECKSUM, 0);
     return answered;
   }
 
   #ip6(at: number, bytes: number): number {
-    const length = this.#get16(at + IP6.payload);
+    const length = this.#get16(at + IP6.payloadLength);
     if (this.#u8[at + IP6.start]! >>> 4 !== 6 || IP6.end + length > bytes || length < ICMP.end) return ANSWER.NONE;
-    const next = this.#u8[at + IP6.next]!;
+    const next = this.#u8[at + IP6.nextHeader]!;
     const message = at + IP6.end;
-    if (next === PROTOCOL.icmp6 && this.#u8[message] === 135) return this.#solicitation(at, length);
+    if (next === IP_PROTOCOL.ICMPV6 && this.#u8[message] === ICMPV6_TYPE.NEIGHBOR_SOLICITATION)
+      return this.#solicitation(at, length);
     if (!this.#isForUs(at) || !this.#isOurs(at + IP6.destination, 16)) return ANSWER.NONE;
     if (this.#u8[at + IP6.destination] === 0xff || this.#isZero(at + IP6.source, 16)) return ANSWER.NONE;
     let answered: number = ANSWER.NONE;
-    if (next === PROTOCOL.icmp6) {
-      answered = this.#echo(message, length, this.#pseudo6(at, next, length), 128, 129, ANSWER.ICMP6);
-    } else if (next === PROTOCOL.udp) answered = this.#udp(at, bytes, message, length);
+    if (next === IP_PROTOCOL.ICMPV6) {
+      answered = this.#echo(
+        message,
+        length,
+        this.#pseudo6(at, next, length),
+        ICMPV6_TYPE.ECHO_REQUEST,
+        ICMPV6_TYPE.ECHO_REPLY,
+        ANSWER.ICMP6,
+      );
+    } else if (next === IP_PROTOCOL.UDP) answered = this.#udp(at, bytes, message, length);
     if (answered === ANSWER.NONE || answered === ANSWER.BAD_CHECKSUM) return answered;
     this.#turnEthernet(at);
     this.#swap(at + IP6.source, at + IP6.destination, 16);
-    this.#u8[at + IP6.hops] = HOPS;
+    this.#u8[at + IP6.hopLimit] = HOPS;
     return answered;
   }
 
@@ -158,18 +166,19 @@ export class Answers {
 
   /** Each fragment of a long echo request becomes the same fragment of its reply; only the whole could be verified. */
   #icmpFragment(message: number, bytes: number, fragment: number): number {
-    if ((fragment & FRAGMENT_OFFSET_BITS) !== 0) return ANSWER.ICMP;
-    if (bytes < ICMP.end || this.#u8[message] !== 8 || this.#u8[message + ICMP.code] !== 0) return ANSWER.NONE;
-    this.#retype(message, 8, 0);
+    if ((fragment & IPV4_FRAGMENT_OFFSET_MASK) !== 0) return ANSWER.ICMP;
+    if (bytes < ICMP.end || this.#u8[message] !== ICMP_TYPE.ECHO_REQUEST || this.#u8[message + ICMP.code] !== 0)
+      return ANSWER.NONE;
+    this.#retype(message, ICMP_TYPE.ECHO_REQUEST, ICMP_TYPE.ECHO_REPLY);
     return ANSWER.ICMP;
   }
 
   #udp(at: number, bytes: number, message: number, l4Bytes: number): number {
-    if (!this.#options.udp || l4Bytes < UDP.end || this.#get16(message + UDP.destination) !== ECHO_PORT)
+    if (!this.#options.udp || l4Bytes < UDP.end || this.#get16(message + UDP.destinationPort) !== ECHO_PORT)
       return ANSWER.NONE;
-    if (this.#get16(message + UDP.source) === ECHO_PORT) return ANSWER.NONE; // two echo ports would never end
+    if (this.#get16(message + UDP.sourcePort) === ECHO_PORT) return ANSWER.NONE; // two echo ports would never end
     if (this.#datapath.checksumVerify(at, bytes) === 0) return ANSWER.BAD_CHECKSUM;
-    this.#swap(message + UDP.source, message + UDP.destination, 2);
+    this.#swap(message + UDP.sourcePort, message + UDP.destinationPort, 2);
     return ANSWER.UDP;
   }
 
@@ -178,11 +187,11 @@ export class Answers {
     const target = message + SOLICITATION.target;
     const asker = at + IP6.source;
     const probe = this.#isZero(asker, 16); // duplicate address detection
-    if (length < SOLICITATION.options || this.#u8[message + ICMP.code] !== 0) return ANSWER.NONE;
-    if (this.#u8[at + IP6.hops] !== NEIGHBOUR_HOPS || this.#u8[target] === 0xff) return ANSWER.NONE;
+    if (length < SOLICITATION.end || this.#u8[message + ICMP.code] !== 0) return ANSWER.NONE;
+    if (this.#u8[at + IP6.hopLimit] !== NEIGHBOUR_HOPS || this.#u8[target] === 0xff) return ANSWER.NONE;
     if (probe ? this.#options.addresses.length === 0 : this.#equal(asker, target, 16)) return ANSWER.NONE;
     if (!this.#isOurs(target, 16)) return ANSWER.NONE;
-    if (this.#datapath.checksum(message, length, this.#pseudo6(at, PROTOCOL.icmp6, length)) !== 0xffff) {
+    if (this.#datapath.checksum(message, length, this.#pseudo6(at, IP_PROTOCOL.ICMPV6, length)) !== 0xffff) {
       return ANSWER.BAD_CHECKSUM;
     }
     const u8 = this.#u8;
@@ -199,16 +208,16 @@ export class Answers {
     }
     this.#move(at + IP6.destination, asker, 16);
     this.#move(asker, target, 16);
-    const bytes = SOLICITATION.options + 8;
-    this.#put16(at + IP6.payload, bytes);
-    u8[message + ICMP.type] = 136;
+    const bytes = SOLICITATION.end + 8;
+    this.#put16(at + IP6.payloadLength, bytes);
+    u8[message + ICMP.type] = ICMPV6_TYPE.NEIGHBOR_ADVERTISEMENT;
     u8.fill(0, message + ICMP.checksum, target);
     u8[message + 4] = probe ? OVERRIDE : SOLICITED | OVERRIDE;
-    const option = message + SOLICITATION.options;
+    const option = message + SOLICITATION.end;
     u8[option] = 2; // target link-layer address, in units of 8 bytes
     u8[option + 1] = 1;
     u8.set(this.#options.mac, option + 2);
-    const sum = this.#datapath.checksum(message, bytes, this.#pseudo6(at, PROTOCOL.icmp6, bytes));
+    const sum = this.#datapath.checksum(message, bytes, this.#pseudo6(at, IP_PROTOCOL.ICMPV6, bytes));
     this.#put16(message + ICMP.checksum, ~sum & 0xffff);
     this.bytes = IP6.end + bytes;
     return ANSWER.NEIGHBOUR;
