@@ -90,6 +90,7 @@ export class Channel {
     if (payload.length > STAGE_BYTES) {
       throw new VmbusError(`channel: payload of ${payload.length} bytes, at most ${STAGE_BYTES} can be sent`);
     }
+    if (this.#get(CHANNEL_END.at.ringError) !== 0) return false;
     this.#arena.u8.set(payload, this.#memory);
     return this.#datapath.ringSend(this.address, type, flags, idLow, idHigh, this.#memory, payload.length) !== 0;
   }
