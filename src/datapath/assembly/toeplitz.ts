@@ -12,9 +12,9 @@ let uses: u32 = 0;
 
 function sameKey(key: u32): bool {
   const known = scratch + L.SCRATCH_TOEPLITZ_KEY;
-  let different: u64 = 0;
-  for (let i: u32 = 0; i < KEY_BYTES; i += 8) different |= load<u64>(key + i) ^ load<u64>(known + i);
-  return different == 0;
+  const first = v128.xor(v128.load(key), v128.load(known));
+  const second = v128.xor(v128.load(key, 16), v128.load(known, 16));
+  return !v128.any_true(v128.or(first, second)) && load<u64>(key, 32) == load<u64>(known, 32);
 }
 
 /** The 32 key bits that belong to bit 0 (the most significant) of input byte `i`, and 8 more for the bits behind it. */
