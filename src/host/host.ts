@@ -1,0 +1,211 @@
+// The Hyper-V side of a machine: its NICs, the switch that joins them, and the uplinks. One thread steps it by polling;
+// nothing here waits, and time comes in through tick().
+import type { Datapath } from '../datapath/datapath.js';
+import type { Arena } from '../memory/arena.js';
+import type { VmbusOffer } from '../vmbus/device.js';
+import { createMachine } from '../vmbus/uio/machine.js';
+import { nicMac, nicUuid } from './identity.js';
+import { Nic } from './nic.js';
+import type { FrameSink, Uplink, VlanMode } from './ports.js';
+import { type ProfileName, profileNamed } from './profiles.js';
+import type { HostState, PortState } from './state.js';
+import { VirtualSwitch } from './vswitch.js';
+
+/** A NIC of the machine; everything has a default. */
+export interface HostNicOptions {
+  /** 6 bytes; default from machine name and index. */
+  readonly mac?: Uint8Array;
+  readonly uuid?: string;
+  readonly friendlyName?: string;
+  readonly linkSpeedBps?: number;
+  readonly vlan?: VlanMode;
+  /** Bytes of both rings together. */
+  readonly ringBytes?: number;
+}
+
+/** Makes an uplink for the switch port `number`. */
+export type UplinkFactory = (context: {
+  readonly arena: Arena;
+  readonly datapath: Datapath;
+  readonly sink: FrameSink;
+  readonly number: number;
+}) => Uplink;
+
+export interface HostOptions {
+  readonly arena: Arena;
+  readonly datapath: Datapath;
+  /** Names the machine directory, and gives the NICs their addresses. */
+  readonly machine: string;
+  readonly profile: ProfileName;
+  readonly nics: readonly HostNicOptions[];
+  readonly uplinks?: readonly UplinkFactory[];
+  /** Devices to serve instead of making a machine directory (memory backend); one for each of `nics`. */
+  readonly offers?: readonly VmbusOffer[];
+  /** Random 32 bits, for the switch's table. */
+  readonly seed?: number;
+}
+
+export class Host {
+  readonly nics: readonly Nic[];
+  readonly uplinks: readonly Uplink[];
+  readonly switch: VirtualSwitch;
+  /** Root for guests; undefined when the devices were given. */
+  readonly path: string | undefined;
+  readonly #machine: string;
+  readonly #profile: ProfileName;
+  readonly #undo: (() => void)[] = [];
+
+  /** Throws VmbusError, RangeError or what an uplink throws; everything is undone then. */
+  static create(options: HostOptions): Host {
+    return new Host(options);
+  }
+
+  private constructor(options: HostOptions) {
+    const { arena, datapath, machine } = options;
+    const profile = profileNamed(options.profile);
+    this.#machine = machine;
+    this.#profile = profile.name;
+    try {
+      let offers = options.offers;
+      if (offers) this.path = undefined;
+      else {
+        const made = createMachine(arena, {
+          name: machine,
+          nics: options.nics.map((nic, index) => ({
+            uuid: nic.uuid ?? nicUuid(machine, index),
+            relid: index + 1,
+            receiveBytes: profile.receiveBytes,
+            sendBytes: profile.sendBytes,
+            ...(nic.ringBytes === undefined ? {} : { ringBytes: nic.ringBytes }),
+          })),
+        });
+        this.#undo.push(() => made.close());
+        this.path = made.path;
+        offers = made.offers;
+      }
+      if (offers.length !== options.nics.length) {
+        throw new RangeError(
+          `host ${machine}: expected an offer for each of ${options.nics.length} NICs, got ${offers.length}`,
+        );
+      }
+      this.switch = new VirtualSwitch({
+        arena,
+        datapath,
+        ...(options.seed === undefined ? {} : { seed: options.seed }),
+      });
+      this.#undo.push(() => this.switch.close());
+      const nics: Nic[] = [];
+      this.nics = nics;
+      options.nics.forEach((nic, index) => {
+        const made = this.#makeNic(nic, index, offers[index]!, datapath, machine);
+        nics.push(made);
+      });
+      const uplinks: Uplink[] = [];
+      this.uplinks = uplinks;
+      for (const factory of options.uplinks ?? []) {
+        const uplink = factory({ arena, datapath, sink: this.switch, number: this.switch.freeNumber() });
+        this.#undo.push(() => uplink.close());
+        this.switch.addPort(uplink);
+        uplinks.push(uplink);
+      }
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** One turn: every NIC and uplink gets a bounded burst. Returns how much there was to do; 0 = nothing. */
+  step(): number {
+    let work = 0;
+    for (let i = 0; i < this.nics.length; i++) work += this.nics[i]!.poll();
+    for (let i = 0; i < this.uplinks.length; i++) work += this.uplinks[i]!.poll();
+    for (let i = 0; i < this.nics.length; i++) this.nics[i]!.signal();
+    return work;
+  }
+
+  /** About once a millisecond: guests that came or went are seen at the next step. */
+  tick(nowMs: number): void {
+    for (const nic of this.nics) nic.tick();
+    for (const uplink of this.uplinks) uplink.tick(nowMs);
+    this.switch.tick(nowMs);
+  }
+
+  /** Before sleeping in poll(2) on fds(): unmasks all interrupts. False = something waits, and all are masked again. */
+  arm(): boolean {
+    let idle = true;
+    for (const nic of this.nics) idle = nic.arm() && idle;
+    for (const uplink of this.uplinks) idle = uplink.arm() && idle;
+    if (!idle) this.disarm();
+    return idle;
+  }
+
+  /** After sleeping. */
+  disarm(): void {
+    for (const nic of this.nics) nic.disarm();
+  }
+
+  fds(): number[] {
+    return [...this.nics.flatMap((nic) => nic.offer.fds), ...this.uplinks.flatMap((uplink) => uplink.fds())];
+  }
+
+  /** The NIC of that name or UUID. Throws a RangeError that lists the names. */
+  nic(name: string): Nic {
+    const found = this.nics.find((nic) => nic.name === name || nic.offer.uuid === name);
+    if (found) return found;
+    throw new RangeError(
+      `host ${this.#machine}: no NIC ${name}, there are ${this.nics.map((nic) => nic.name).join(', ')}`,
+    );
+  }
+
+  state(): HostState {
+    const port = (number: number, counters: Record<string, number>, of: Nic | Uplink): PortState => {
+      const { name, kind, linkUp, mtu } = of;
+      return { number, name, kind, linkUp, mtu, counters };
+    };
+    return {
+      machine: this.#machine,
+      profile: this.#profile,
+      nics: this.nics.map((nic) => nic.state()),
+      ports: [
+        ...this.nics.map((nic) => port(nic.number, { ...this.switch.portCounters(nic) }, nic)),
+        ...this.uplinks.map((uplink) =>
+          port(uplink.number, { ...this.switch.portCounters(uplink), ...uplink.stats() }, uplink),
+        ),
+      ],
+      switch: this.switch.counters(),
+      stations: this.switch.table(),
+    };
+  }
+
+  /** Withdraws the devices from their guests and gives everything back. Safe to call twice. */
+  close(): void {
+    for (const action of this.#undo.splice(0).reverse()) action();
+  }
+
+  #makeNic(options: HostNicOptions, index: number, offer: VmbusOffer, datapath: Datapath, machine: string): Nic {
+    const { friendlyName, linkSpeedBps, vlan } = options;
+    const nic: Nic = new Nic({
+      offer,
+      datapath,
+      profile: profileNamed(this.#profile),
+      port: this.switch.freeNumber(),
+      name: `nic${index}`,
+      mac: options.mac ?? nicMac(machine, index),
+      ...(friendlyName === undefined ? {} : { friendlyName }),
+      ...(linkSpeedBps === undefined ? {} : { linkSpeedBps }),
+      ...(vlan === undefined ? {} : { vlan }),
+      sink: this.switch,
+      mayUseMac: (mac) => !this.#macOfAnother(nic, mac),
+    });
+    this.#undo.push(() => nic.close());
+    this.switch.addPort(nic);
+    return nic;
+  }
+
+  /** Two ports of a switch cannot have one address. */
+  #macOfAnother(nic: Nic, mac: Uint8Array): boolean {
+    const wanted = Buffer.from(mac);
+    const ports: readonly (Nic | Uplink)[] = [...this.nics, ...this.uplinks];
+    return ports.some((port) => port !== nic && port.macs.some((other) => wanted.equals(other)));
+  }
+}

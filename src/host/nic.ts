@@ -1,0 +1,330 @@
+// One NIC: a port of the switch on one side, a guest's channel on the other. Whatever a guest does wrong, or goes wrong in
+// serving it, ends its own channel and nothing else.
+import type { Datapath } from '../datapath/datapath.js';
+import { EVENT_KIND, FRAME_ERROR, OFFLOAD } from '../memory/layout.js';
+import type { VmbusOffer } from '../vmbus/device.js';
+import { NVSP_STATUS } from '../wire/nvsp.js';
+import { RNDIS_STATUS } from '../wire/rndis.js';
+import { WireError } from '../wire/struct.js';
+import { Adapter } from './adapter.js';
+import { ChannelMemory } from './channel-memory.js';
+import { FrameWorkshop } from './frames.js';
+import { macText } from './identity.js';
+import { ChannelFault, Netvsp } from './netvsp.js';
+import { DEFAULT_VLAN, type FrameSink, type SwitchPort, type VlanMode } from './ports.js';
+import { nvspVersionName, type Profile } from './profiles.js';
+import { RndisControl } from './rndis.js';
+import type { NicState } from './state.js';
+
+/** Frames of one poll, and polls of one step: other NICs wait no longer than that. */
+const BURST = 64;
+const MAX_POLLS = 4;
+const ETHERNET_HEADER = 14;
+/** Ring bytes of a completion with its NVSP payload, and of a control message's transfer-page packet. */
+const CONTROL_ROOM = 256;
+const EMPTY = new Uint8Array(0);
+
+export interface NicOptions {
+  readonly offer: VmbusOffer;
+  readonly datapath: Datapath;
+  readonly profile: Profile;
+  /** Switch port number. */
+  readonly port: number;
+  readonly name: string;
+  /** 6 bytes. */
+  readonly mac: Uint8Array;
+  readonly friendlyName?: string;
+  readonly linkSpeedBps?: number;
+  readonly vlan?: VlanMode;
+  /** Where the guest's frames go. */
+  readonly sink: FrameSink;
+  /** Whether the guest may take this MAC address; default yes. */
+  readonly mayUseMac?: (mac: Uint8Array) => boolean;
+}
+
+export class Nic implements SwitchPort {
+  readonly number: number;
+  readonly name: string;
+  readonly kind = 'nic';
+  macs: readonly Uint8Array[];
+  vlan: VlanMode;
+  /** Link as the guest is told it; frames pass only while it is up. */
+  linkUp = true;
+  readonly offer: VmbusOffer;
+  readonly #datapath: Datapath;
+  readonly #sink: FrameSink;
+  readonly #adapter: Adapter;
+  readonly #memory: ChannelMemory;
+  readonly #netvsp: Netvsp;
+  readonly #rndis: RndisControl;
+  readonly #workshop: FrameWorkshop;
+  /** Frames of unfinished business that this guest takes as they are: its offloads in force. */
+  #abilities = 0;
+  /** Looking for openings costs no system call (memory backend): done at every turn, else at a tick or wake-up. */
+  readonly #cheapOffer: boolean;
+  #lookAtOffer = true;
+  #opens = 0;
+  #deaths = 0;
+  #events = 0;
+  #pagesRefused = 0;
+  #lastPageRefusal: string | undefined;
+
+  constructor(options: NicOptions) {
+    const { offer, datapath, profile } = options;
+    this.number = options.port;
+    this.name = options.name;
+    this.vlan = options.vlan ?? DEFAULT_VLAN;
+    this.offer = offer;
+    this.#cheapOffer = offer.fds.length === 0;
+    this.#datapath = datapath;
+    this.#sink = options.sink;
+    this.#adapter = new Adapter({
+      profile,
+      mac: options.mac,
+      ...(options.friendlyName === undefined ? {} : { friendlyName: options.friendlyName }),
+      ...(options.linkSpeedBps === undefined ? {} : { linkSpeedBps: options.linkSpeedBps }),
+      onMac: (mac) => this.#useMac(mac, options.mayUseMac),
+    });
+    this.macs = [this.#adapter.permanentMac];
+    this.#memory = new ChannelMemory(offer.arena, datapath, offer, options.port, profile.maxRanges);
+    try {
+      this.#workshop = new FrameWorkshop(offer.arena, datapath, `${options.name} frame workshop`);
+    } catch (error) {
+      this.#memory.release();
+      throw error;
+    }
+    const gpadls = { receive: offer.receiveBuffer.gpadl, send: offer.sendBuffer.gpadl };
+    this.#netvsp = new Netvsp(this.#memory, profile, gpadls);
+    this.#rndis = new RndisControl(this.#memory, this.#adapter);
+    this.#memory.reset();
+    this.#adapter.reset();
+  }
+
+  /** Largest payload that the guest negotiated, in bytes. */
+  get mtu(): number {
+    return this.#netvsp.frameBytes - ETHERNET_HEADER;
+  }
+
+  /** NDIS packet filter of the guest; nothing without a guest in service. */
+  get filter(): number {
+    return this.#netvsp.phase === 'ready' ? this.#adapter.filter : 0;
+  }
+
+  get phase(): Netvsp['phase'] {
+    return this.#netvsp.phase;
+  }
+
+  /** Reads the guest's ring, forwards what it sends and answers control messages. Returns how much there was to do. */
+  poll(): number {
+    try {
+      if (this.#lookAtOffer || this.#cheapOffer) {
+        this.#lookAtOffer = false;
+        const { opened, closed } = this.offer.poll();
+        if (closed) this.#close();
+        if (opened) this.#open();
+      }
+      return this.#netvsp.serving ? this.#serve() : 0;
+    } catch (error) {
+      this.#kill(error);
+      return 1;
+    }
+  }
+
+  deliver(frames: number, count: number): void {
+    if (this.#netvsp.phase !== 'ready') return;
+    try {
+      const { address } = this.#memory;
+      this.#workshop.begin(frames, count, this.#abilities);
+      for (let n = this.#workshop.next(); n > 0; n = this.#workshop.next()) {
+        this.#datapath.hostSend(address, this.#workshop.output, n);
+      }
+    } catch (error) {
+      this.#kill(error);
+    }
+  }
+
+  /** Sends the interrupt that the last bursts asked for, if any. */
+  signal(): void {
+    if (this.#memory.channel.takeSignal() && this.#netvsp.serving) this.offer.signal();
+  }
+
+  /** Plugs the cable in or out and tells the guest. */
+  setLink(up: boolean): void {
+    if (this.linkUp === up) return;
+    this.linkUp = up;
+    this.#adapter.linkUp = up;
+    this.#rndis.indicate(up ? RNDIS_STATUS.MEDIA_CONNECT : RNDIS_STATUS.MEDIA_DISCONNECT, EMPTY);
+  }
+
+  /** Unmasks interrupts; true when nothing waits, so that the loop may sleep. */
+  arm(): boolean {
+    if (!this.#netvsp.serving || !this.#memory.channel.unmask()) return true;
+    this.#memory.channel.mask();
+    return false;
+  }
+
+  /** The next poll looks whether a guest came or went. */
+  tick(): void {
+    this.#lookAtOffer = true;
+  }
+
+  disarm(): void {
+    this.#lookAtOffer = true;
+    if (this.#netvsp.serving) this.#memory.channel.mask();
+  }
+
+  state(): NicState {
+    const { version, phase, reason, ndisMajor, ndisMinor } = this.#netvsp;
+    const total = this.#memory.get('suballocationCount');
+    const control = this.#memory.get('firstDataSuballocation');
+    const frameError = this.#memory.get('frameError');
+    return {
+      name: this.name,
+      port: this.number,
+      uuid: this.offer.uuid,
+      mac: macText(this.#adapter.currentMac),
+      phase,
+      reason,
+      nvspVersion: version === 0 ? undefined : nvspVersionName(version),
+      ndisVersion: ndisMajor === 0 ? undefined : `${ndisMajor}.${ndisMinor}`,
+      rndisOperational: this.#rndis.operational,
+      mtu: this.mtu,
+      linkUp: this.linkUp,
+      linkSpeedBps: this.#adapter.linkSpeedBps,
+      packetFilter: this.#adapter.filter,
+      offloads: Object.entries(OFFLOAD)
+        .filter(([, bit]) => (this.#adapter.offloads & bit) !== 0)
+        .map(([name]) => name),
+      opens: this.#opens,
+      deaths: this.#deaths,
+      receiveBuffer: {
+        suballocationBytes: this.#memory.get('suballocationBytes'),
+        suballocations: total,
+        inUse: total === 0 ? 0 : total - control - this.#memory.get('freeSuballocationCount'),
+        controlInUse: control - this.#memory.get('freeControlCount'),
+      },
+      sendBuffer: { bytes: this.#memory.get('sendBytes'), sectionBytes: this.#memory.get('sendSectionBytes') },
+      control: { events: this.#events, waiting: this.#rndis.waiting, refused: this.#rndis.refused },
+      guestPages: {
+        regions: this.#memory.get('regionCount'),
+        refused: this.#pagesRefused,
+        lastRefusal: this.#lastPageRefusal,
+      },
+      lastFrameError: Object.entries(FRAME_ERROR).find(([, code]) => code === frameError)?.[0] ?? `code ${frameError}`,
+      counters: this.#memory.channel.counters(),
+      workshop: { ...this.#workshop.counters() },
+    };
+  }
+
+  /** Takes the device off the bus and gives all memory back. */
+  close(): void {
+    this.offer.rescind();
+    this.#close();
+    this.#workshop.release();
+    this.#memory.release();
+  }
+
+  #open(): void {
+    this.#close();
+    this.#opens++;
+    this.#memory.open();
+    this.#netvsp.open();
+  }
+
+  /** Forgets the guest and whatever it had. */
+  #close(): void {
+    this.#netvsp.close();
+    this.#rndis.reset();
+    this.#adapter.reset();
+    this.#memory.reset();
+    this.#abilities = 0;
+    if (this.macs[0] !== this.#adapter.currentMac) this.macs = [this.#adapter.currentMac];
+  }
+
+  #kill(error: unknown): void {
+    const expected = error instanceof ChannelFault || error instanceof WireError;
+    const text = error instanceof Error ? error.message : String(error);
+    this.#deaths++;
+    this.#netvsp.end('dead', expected ? text : `internal error: ${text}`);
+    this.#rndis.reset();
+  }
+
+  #serve(): number {
+    const { address, channel } = this.#memory;
+    let work = 0;
+    for (let polls = 0; polls < MAX_POLLS && this.#netvsp.serving; polls++) {
+      // As a real host, it reads on only while what it owes the guest finds room.
+      if (!this.#netvsp.flush()) {
+        this.#memory.set('blocked', CONTROL_ROOM);
+        break;
+      }
+      const frames = this.#datapath.hostPoll(address, BURST);
+      const messages = this.#memory.get('transactionCount');
+      if (messages > 0) this.#netvsp.onRndis();
+      if (frames > 0) this.#sink.forward(this.#memory.get('frames'), frames);
+      this.#datapath.hostComplete(address);
+      const fault = channel.error;
+      if (fault) throw new ChannelFault(`ring: ${fault.name}, value 0x${fault.detail.toString(16)}`);
+      const events = this.#memory.get('eventUsed');
+      if (events > 0) channel.drainEvents(this.#onEvent);
+      work += messages + (events > 0 ? 1 : 0);
+      if (events === 0 && frames < BURST) break;
+    }
+    if (this.#rndis.waiting > 0) {
+      this.#rndis.pump();
+      this.#abilities = this.#adapter.offloads;
+      if (this.#rndis.waiting > 0 && this.#memory.get('freeControlCount') > 0)
+        this.#memory.set('blocked', CONTROL_ROOM);
+    }
+    return work;
+  }
+
+  readonly #onEvent = (kind: number, low: number, high: number, a: number, _b: number, payload: Uint8Array): void => {
+    this.#events++;
+    if (!this.#netvsp.serving) return;
+    switch (kind) {
+      case EVENT_KIND.NVSP:
+        this.#netvsp.onMessage(low, high, a === 1, payload);
+        this.#tellAdapter();
+        break;
+      case EVENT_KIND.RNDIS_CONTROL: {
+        this.#netvsp.onRndis();
+        const taken = this.#rndis.accept(payload);
+        if (!taken) this.#memory.set('frameError', FRAME_ERROR.CONTROL_BUSY);
+        if (a === 1) this.#netvsp.completeRndis(low, high, taken ? NVSP_STATUS.SUCCESS : NVSP_STATUS.FAIL);
+        break;
+      }
+      case EVENT_KIND.GPA_MISS:
+        this.#mapPage(low, high);
+        break;
+      default:
+        throw new ChannelFault(`completion for transaction 0x${high.toString(16)}:${low.toString(16)}: not in flight`);
+    }
+  };
+
+  #tellAdapter(): void {
+    const adapter = this.#adapter;
+    adapter.frameBytes = this.#netvsp.frameBytes;
+    adapter.nvspVersion = this.#netvsp.version;
+    adapter.ndisMajor = this.#netvsp.ndisMajor;
+    adapter.ndisMinor = this.#netvsp.ndisMinor;
+    adapter.rscNegotiated = this.#netvsp.rscNegotiated;
+  }
+
+  /** A page that the guest named and that we have not mapped: the message is read again with it, or fails. */
+  #mapPage(low: number, high: number): void {
+    const pfn = (BigInt(high) << 32n) | BigInt(low);
+    const region = this.offer.mapGuestPage(pfn);
+    const holds = region !== undefined && pfn >= region.pfn && pfn < region.pfn + BigInt(region.pages);
+    if (holds && this.#memory.addRegion(region)) return;
+    this.#pagesRefused++;
+    this.#lastPageRefusal = holds ? 'too many regions' : this.offer.lastRefusal;
+    this.#memory.set('regionMissFails', 1);
+  }
+
+  #useMac(mac: Uint8Array, mayUse: ((mac: Uint8Array) => boolean) | undefined): boolean {
+    if (mayUse && !mayUse(mac)) return false;
+    this.macs = [mac.slice()];
+    return true;
+  }
+}
