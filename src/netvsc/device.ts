@@ -28,7 +28,8 @@ export class NetvscDevice {
   #failure: string | undefined;
   #session: Session | undefined;
   #info: NetvscInfo | undefined;
-  #filter = DEFAULT_FILTER as number;
+  #filter = DEFAULT_FILTER;
+  #receiving = false; // the filter is set, or was when the device was detached for a reattach
   #ending: Promise<void> = Promise.resolve(); // the attach or detach under way
   #hostCheckedMs = Number.NEGATIVE_INFINITY;
 
@@ -100,26 +101,33 @@ export class NetvscDevice {
     this.#failure = undefined;
   }
 
-  /** Detaches and attaches with another MTU; filter and options stay. When that fails, attaches with the old MTU and rejects. */
+  /**
+   * Detaches and attaches with another MTU; filter, options and counters stay. When that fails, attaches with the old
+   * MTU and rejects with the reason.
+   */
   async reattach(change: { readonly mtu?: number }): Promise<NetvscInfo> {
     if (this.#state !== 'running') {
       throw new NetvscError(this.#where, 'reattach', `the device is ${this.#state}, expected running`);
     }
     const before = this.#options;
+    const open = this.#receiving;
     await this.detach();
     this.#options = { ...before, ...change };
     try {
-      return await this.attach();
+      return await this.attach({ open });
     } catch (error) {
       this.#options = before;
-      await this.attach();
+      await this.attach({ open });
       throw error;
     }
   }
 
-  /** Sets NDIS packet filter bits (PACKET_FILTER); 0 = receive nothing. */
+  /** Sets packet filter bits (PACKET_FILTER of wire/oid.ts), now or with the next attach; 0 = receive nothing. */
   async setPacketFilter(bits: number): Promise<void> {
-    if (this.#state === 'running') await this.#session!.setPacketFilter(bits);
+    if (this.#state === 'running') {
+      await this.#session!.setPacketFilter(bits);
+      this.#receiving = true;
+    }
     this.#filter = bits;
   }
 
@@ -179,7 +187,7 @@ export class NetvscDevice {
       this.#session = session;
       const info = await session.attach();
       if (open) await session.setPacketFilter(this.#filter);
-      session.running = true;
+      this.#receiving = open;
       this.#info = info;
       this.#state = 'running';
       this.#counters.attaches++;

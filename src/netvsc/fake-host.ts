@@ -43,6 +43,8 @@ export class FakeHost {
   connected = true;
   holdSends = false;
   capabilities = offloadCapabilities();
+  /** Changes what the host writes: ring packets, and messages in the receive buffer. */
+  tamper: (bytes: Uint8Array) => void = () => {};
   readonly held: { low: number; high: number }[] = [];
   openings = 0;
   open = false;
@@ -67,6 +69,7 @@ export class FakeHost {
       this.log = [];
       this.completed = [];
       this.#next = 0;
+      this.#nextData = CONTROL_SUBALLOCATIONS;
       this.held.length = 0;
     }
     if (!this.open) return;
@@ -101,6 +104,7 @@ export class FakeHost {
   /** A transfer-page packet of one range. */
   transfer(index: number, message: Uint8Array, channelType: number, length = message.length): void {
     const offset = index * this.suballocationBytes;
+    this.tamper(message);
     this.#arena.u8.set(message, this.#offer.receiveBuffer.address + offset);
     const header = new Uint8Array(16);
     new DataView(header.buffer).setUint16(0, 0xcafe, true);
@@ -110,6 +114,7 @@ export class FakeHost {
 
   /** Writes a packet, footer included, and interrupts the guest. */
   write(bytes: Uint8Array): void {
+    this.tamper(bytes);
     const ring = this.#offer.toGuest;
     const at = ring.control >>> 2;
     const from = this.#arena.u32[at]!;

@@ -23,7 +23,6 @@ import type { QueueMemory } from './queue.js';
 import type { Rndis } from './rndis.js';
 import type { DriverCounters, NetvscEvent, NetvscInfo } from './types.js';
 
-
 export class HostMessages {
   /** OFFLOAD bits that were asked for; what the host says later can only take some away. */
   wantedOffloads = 0;

@@ -69,7 +69,10 @@ test('an older or shorter structure is read as far as it goes, garbage is refuse
   const old = offloadCapabilities().subarray(0, 112);
   old.set([0xa7, 1, 112, 0]);
   assert.ok(grantOffloads('x', old, LIMITS).bits & OFFLOAD.LSO6);
-  assert.throws(() => grantOffloads('netvsc x', new Uint8Array(156), LIMITS), /netvsc x: RNDIS query offload capabilities: /);
+  assert.throws(
+    () => grantOffloads('netvsc x', new Uint8Array(156), LIMITS),
+    /netvsc x: RNDIS query offload capabilities: /,
+  );
   assert.equal(offloadsInForce(offloadCapabilities().subarray(0, 111)), undefined);
   const all = Object.values(OFFLOAD).reduce((sum: number, bit) => sum | bit, 0);
   fc.assert(

@@ -5,6 +5,7 @@ import type { Arena } from '../memory/arena.js';
 import { GUEST_QUEUE, NO_SECTION, TX_SLOT } from '../memory/layout.js';
 import { Channel } from '../vmbus/channel.js';
 import type { GuestMemory, OpenChannel, Region } from '../vmbus/device.js';
+import { RING_CONTROL } from '../wire/vmbus.js';
 
 /** Smallest data packet on the ring: descriptor 16, NVSP message 28 padded to 32, footer 8. */
 const SMALLEST_SEND_BYTES = 56;
@@ -86,6 +87,13 @@ export class QueueMemory {
   /** Sends whose completion has not come. */
   get outstanding(): number {
     return this.get('slotCount') - this.get('freeSlotCount');
+  }
+
+  /** Ring bytes that the host has not taken yet. */
+  get unread(): number {
+    const write = this.get('writeIndex');
+    const read = Atomics.load(this.#arena.u32, (this.get('writeRing') + RING_CONTROL.offset.out) >>> 2);
+    return write >= read ? write - read : write - read + this.get('writeSize');
   }
 
   /** Received packets or completions that the next poll still has to deal with. */

@@ -99,7 +99,12 @@ export class Rndis {
     const revision = nvspVersion >= 0x50000 ? 3 : nvspVersion >= 0x40000 ? 2 : 1;
     // A host may answer an older revision than it was asked for.
     const step = 'RNDIS query offload capabilities';
-    return this.query(step, OID.TCP_OFFLOAD_HARDWARE_CAPABILITIES, NDIS_OFFLOAD_SIZE[1], encodeNdisOffloadQuery(revision));
+    return this.query(
+      step,
+      OID.TCP_OFFLOAD_HARDWARE_CAPABILITIES,
+      NDIS_OFFLOAD_SIZE[1],
+      encodeNdisOffloadQuery(revision),
+    );
   }
 
   async setOffloadParameters(parameters: Uint8Array): Promise<void> {
@@ -151,11 +156,11 @@ export class Rndis {
 
   /** Data of an OID, at least `bytes` long. */
   async query(step: string, oid: number, bytes: number, input: Uint8Array = new Uint8Array(0)): Promise<Uint8Array> {
-    const payload = await this.#control.rndisRequest(
-      step,
-      (requestId) => encodeQuery(requestId, oid, input),
-      { type: RNDIS_MESSAGE.QUERY_COMPLETE, name: 'query complete', bytes: RndisQueryComplete.size },
-    );
+    const payload = await this.#control.rndisRequest(step, (requestId) => encodeQuery(requestId, oid, input), {
+      type: RNDIS_MESSAGE.QUERY_COMPLETE,
+      name: 'query complete',
+      bytes: RndisQueryComplete.size,
+    });
     const reply = RndisQueryComplete.decode(payload);
     this.#checkStatus(step, reply.status);
     const { informationBufferLength: length, informationBufferOffset: offset } = reply;
@@ -172,11 +177,11 @@ export class Rndis {
   }
 
   async set(step: string, oid: number, data: Uint8Array): Promise<void> {
-    const payload = await this.#control.rndisRequest(
-      step,
-      (requestId) => encodeSet(requestId, oid, data),
-      { type: RNDIS_MESSAGE.SET_COMPLETE, name: 'set complete', bytes: RndisSetComplete.size },
-    );
+    const payload = await this.#control.rndisRequest(step, (requestId) => encodeSet(requestId, oid, data), {
+      type: RNDIS_MESSAGE.SET_COMPLETE,
+      name: 'set complete',
+      bytes: RndisSetComplete.size,
+    });
     this.#checkStatus(step, RndisSetComplete.decode(payload).status);
   }
 

@@ -28,18 +28,21 @@ const ETHERNET_HEADER_BYTES = 14;
 const CONTROL_BYTES = 1024;
 const MIN_SECTIONS = 10;
 const DEFAULT_TIMEOUT_MS = 5000;
+/** How long the host may take to see that the buffers are revoked before the channel is closed under it. */
+const LINGER_MS = 200;
+/** Ring bytes of the last message of all, which a host need not read: descriptor, 40 bytes of NVSP, footer. */
+const LAST_REVOKE_BYTES = 64;
 
 interface Waiter {
   readonly done: () => boolean;
   readonly resolve: (done: boolean) => void;
+  readonly timeoutMs: number;
   deadline: number; // NaN until the first tick
 }
 
 export class Session {
   readonly queue: QueueMemory;
   readonly control: ControlPath;
-  /** Packets may be sent. */
-  running = false;
   readonly #where: string;
   readonly #device: VmbusDevice;
   readonly #datapath: Datapath;
@@ -221,7 +224,6 @@ export class Session {
 
   /** The orderly end: each step is bounded in time and none of them is fatal. */
   async stop(): Promise<void> {
-    this.running = false;
     if (this.#initialized) {
       await this.setPacketFilter(0).catch(() => {});
       await this.#until(() => this.queue.outstanding === 0 && !this.queue.backlog);
@@ -229,7 +231,8 @@ export class Session {
     }
     if (this.#aborted) return;
     this.#revoke();
-    await this.#until(() => !this.control.busy);
+    // A host stops reading at the first revoke, so the second one may stay in the ring for good.
+    await this.#until(() => !this.control.busy && this.queue.unread <= LAST_REVOKE_BYTES, LINGER_MS);
   }
 
   /** Fails everything that waits, at once. */
@@ -286,16 +289,16 @@ export class Session {
   }
 
   /** Resolves true once `done` holds, false at the deadline or when everything is aborted. */
-  #until(done: () => boolean): Promise<boolean> {
+  #until(done: () => boolean, timeoutMs = this.#timeoutMs): Promise<boolean> {
     if (this.#aborted) return Promise.resolve(false);
     if (done()) return Promise.resolve(true);
-    return new Promise((resolve) => this.#waiters.push({ done, resolve, deadline: Number.NaN }));
+    return new Promise((resolve) => this.#waiters.push({ done, resolve, timeoutMs, deadline: Number.NaN }));
   }
 
   #wake(nowMs?: number): void {
     for (let i = this.#waiters.length - 1; i >= 0; i--) {
       const waiter = this.#waiters[i]!;
-      if (nowMs !== undefined && Number.isNaN(waiter.deadline)) waiter.deadline = nowMs + this.#timeoutMs;
+      if (nowMs !== undefined && Number.isNaN(waiter.deadline)) waiter.deadline = nowMs + waiter.timeoutMs;
       const done = waiter.done();
       if (!done && !(nowMs !== undefined && nowMs >= waiter.deadline)) continue;
       this.#waiters.splice(i, 1);

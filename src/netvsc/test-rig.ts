@@ -33,6 +33,7 @@ export interface Rig {
   /** Sends frames; returns how many were taken. */
   send(...frames: Uint8Array[]): number;
   freeSmall(): number;
+  freeLarge(): number;
   close(): void;
 }
 
@@ -115,6 +116,7 @@ export function createRig(options: RigOptions = {}): Rig {
       return taken;
     },
     freeSmall: () => poolFree(arena, small),
+    freeLarge: () => poolFree(arena, large),
     close() {
       void netvsc.detach();
       arena.release(handles);
@@ -129,6 +131,21 @@ export function createRig(options: RigOptions = {}): Rig {
 function createShared(): { arena: Arena; datapath: Datapath } {
   const arena = Arena.create({ bytes: 64 << 20 });
   return { arena, datapath: createDatapath(arena.memory) };
+}
+
+/** Runs `body` with a rig and cleans up, whatever happens. */
+export async function withRig(options: RigOptions, body: (rig: Rig) => Promise<void>): Promise<void> {
+  const rig = createRig(options);
+  try {
+    await body(rig);
+  } finally {
+    rig.close();
+  }
+}
+
+/** A frame that is neither IPv4 nor IPv6 and whose bytes depend on the seed. */
+export function frame(bytes: number, seed: number): Uint8Array {
+  return Uint8Array.from({ length: bytes }, (_, i) => (i === 12 ? 0x88 : i === 13 ? 0xb5 : (i * 7 + seed) & 0xff));
 }
 
 /** Bytes of a packet, all segments. */

@@ -1,6 +1,7 @@
 // What a NetVSC device is made with, what it reports, and what it says about itself.
 import type { Datapath } from '../datapath/datapath.js';
 import type { Region, VmbusDevice } from '../vmbus/device.js';
+import { PACKET_FILTER } from '../wire/oid.js';
 
 export interface NetvscOptions {
   /** Bytes of payload of an Ethernet frame, 68..65521 (NVSP 1: at most 1500). Default 1500; the host may lower it. */
@@ -76,17 +77,8 @@ export type NetvscEvent =
 
 export type NetvscState = 'detached' | 'attaching' | 'running' | 'detaching' | 'failed';
 
-/** Packet filter bits (NDIS). */
-export const PACKET_FILTER = {
-  DIRECTED: 0x1,
-  MULTICAST: 0x2,
-  ALL_MULTICAST: 0x4,
-  BROADCAST: 0x8,
-  PROMISCUOUS: 0x20,
-} as const;
-
 /** What a Linux interface that is up asks for. */
-export const DEFAULT_FILTER = PACKET_FILTER.DIRECTED | PACKET_FILTER.ALL_MULTICAST | PACKET_FILTER.BROADCAST;
+export const DEFAULT_FILTER: number = PACKET_FILTER.DIRECTED | PACKET_FILTER.ALL_MULTICAST | PACKET_FILTER.BROADCAST;
 
 /** Counters that the driver itself keeps; they go on over detach and attach. */
 export interface DriverCounters {
