@@ -1,14 +1,17 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { closeSync } from 'node:fs';
 import { test } from 'node:test';
 import { ECHO_PAYLOAD_MAX, EchoSocket } from './icmp.js';
 import { unshareNetwork } from './netns.js';
+import { openTap } from './tap.js';
 
 // The namespace made here ends with this test file's process.
 function obstacle(): string | undefined {
   try {
     unshareNetwork();
     execFileSync('ip', ['link', 'set', 'lo', 'up'], { stdio: 'ignore' });
+    closeSync(openTap('').fd);
     return undefined;
   } catch (error) {
     return (error as Error).message;
@@ -38,14 +41,15 @@ for (const [target, family] of [
 }
 
 test('nobody answers: lost, not an exception', skip, () => {
-  execFileSync('ip', ['link', 'add', 'quiet', 'type', 'dummy']);
-  execFileSync('ip', ['address', 'add', '192.0.2.1/24', 'dev', 'quiet']);
-  execFileSync('ip', ['link', 'set', 'quiet', 'up']);
+  const tap = openTap('quiet'); // whose packets nobody reads
+  execFileSync('ip', ['address', 'add', '192.0.2.1/24', 'dev', tap.name]);
+  execFileSync('ip', ['link', 'set', tap.name, 'up']);
   const socket = new EchoSocket('192.0.2.9');
   try {
     assert.equal(socket.echo(56, 20).outcome, 'lost');
   } finally {
     socket.close();
+    closeSync(tap.fd);
   }
 });
 

@@ -10,7 +10,6 @@ import {
   errorName,
   freeOffHeap,
   type OffHeap,
-  orError,
   readTo,
   scratch,
   scratchBytes,
