@@ -22,6 +22,7 @@ import {
   RndisQueryComplete,
   RndisSetComplete,
 } from '../wire/rndis.js';
+import { WireError } from '../wire/struct.js';
 import type { ControlPath } from './control.js';
 import { hex, NetvscError } from './requests.js';
 import type { RssCapabilities } from './types.js';
@@ -121,18 +122,20 @@ export class Rndis {
     return data ? cell(data) * 100 : 0;
   }
 
+  /** Undefined when the host does not say, or says nothing that makes sense. */
   async rssCapabilities(): Promise<RssCapabilities | undefined> {
     const input = NdisRssCapabilities.encode({ revision: 2, objectSize: NdisRssCapabilities.size });
     const step = 'RNDIS query RSS capabilities';
     const oid = OID.GEN_RECEIVE_SCALE_CAPABILITIES;
     const data = await this.#optional(this.query(step, oid, NDIS_RSS_CAPABILITIES_SIZE[1], input));
     if (!data) return undefined;
-    const { capabilitiesFlags, numberOfReceiveQueues, numberOfIndirectionTableEntries } = decodeRssCapabilities(data);
-    return {
-      flags: capabilitiesFlags,
-      receiveQueues: numberOfReceiveQueues,
-      tableEntries: numberOfIndirectionTableEntries,
-    };
+    try {
+      const { capabilitiesFlags: flags, ...rss } = decodeRssCapabilities(data);
+      return { flags, receiveQueues: rss.numberOfReceiveQueues, tableEntries: rss.numberOfIndirectionTableEntries };
+    } catch (error) {
+      if (error instanceof WireError) return undefined; // as good as no answer: one queue
+      throw error;
+    }
   }
 
   setPacketFilter(bits: number): Promise<void> {
