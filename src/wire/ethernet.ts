@@ -1,8 +1,6 @@
 // Ethernet, 802.1Q and ARP headers (IEEE 802.3, IEEE 802.1Q, RFC 826). Network byte order.
 import { ipv4, mac, struct, u8, u16be } from './struct.js';
 
-export { formatIpv4, formatIpv6, formatMac, parseIpv4, parseIpv6, parseMac } from './address-text.js';
-
 export const ETHER_TYPE = {
   IPV4: 0x0800,
   ARP: 0x0806,

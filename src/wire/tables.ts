@@ -5,6 +5,8 @@ import { NDIS_TABLES } from './ndis.js';
 import { NDIS_OFFLOAD_TABLES } from './ndis-offload.js';
 import { NDIS_RSS_TABLES } from './ndis-rss.js';
 import { NVSP_TABLES } from './nvsp-messages.js';
+import { PCAP_TABLES } from './pcap-classic.js';
+import { PCAPNG_TABLES } from './pcapng.js';
 import { PPI_TABLES } from './ppi.js';
 import { RNDIS_TABLES } from './rndis-messages.js';
 import type { AnyStruct } from './struct.js';
@@ -25,4 +27,6 @@ export const TABLES: readonly AnyStruct[] = [
   ...ETHERNET_TABLES,
   ...IP_TABLES,
   ...TCP_UDP_TABLES,
+  ...PCAP_TABLES,
+  ...PCAPNG_TABLES,
 ];

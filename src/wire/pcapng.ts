@@ -1,0 +1,262 @@
+// The next-generation capture format, pcapng (draft-ietf-opsawg-pcapng): tables, block writers, block decoding.
+import { type CapturedPacket, decodeSwapped, LINK_TYPE, MAX_CAPTURED_BYTES } from './pcap-classic.js';
+import { struct, u16, u32, u64, WireError } from './struct.js';
+
+export const PCAPNG_BLOCK = {
+  SECTION_HEADER: 0x0a0d0d0a,
+  INTERFACE_DESCRIPTION: 1,
+  SIMPLE_PACKET: 3,
+  ENHANCED_PACKET: 6,
+} as const;
+
+const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
+const OPTION = { END: 0, COMMENT: 1, INTERFACE_NAME: 2, TIMESTAMP_RESOLUTION: 9, TIMESTAMP_OFFSET: 14 } as const;
+const NANOSECOND_RESOLUTION = 9;
+const UNKNOWN_LENGTH = 0xffffffffffffffffn;
+/** Longest block that a reader takes. */
+export const MAX_BLOCK_BYTES = 16 * 1024 * 1024;
+const MAX_INTERFACES = 4096;
+
+/** Every block: this, a body, and the length again. */
+export const PcapngBlockHeader = struct('PCAPNG_BLOCK_HEADER', {
+  blockType: u32(0, 'block', { names: PCAPNG_BLOCK }),
+  blockLength: u32(4, 'whole block, a multiple of 4', { unit: 'bytes' }),
+});
+
+export const PcapngSectionHeader = struct('PCAPNG_SECTION_HEADER', {
+  blockType: u32(0, 'block', { equals: PCAPNG_BLOCK.SECTION_HEADER }),
+  blockLength: u32(4, 'whole block', { unit: 'bytes' }),
+  byteOrderMagic: u32(8, 'tells the byte order', { equals: BYTE_ORDER_MAGIC }),
+  versionMajor: u16(12, 'version', { equals: 1 }),
+  versionMinor: u16(14, 'version: 0'),
+  sectionLength: u64(16, 'bytes after this block; all ones = unknown'),
+});
+
+export const PcapngInterface = struct('PCAPNG_INTERFACE', {
+  blockType: u32(0, 'block', { equals: PCAPNG_BLOCK.INTERFACE_DESCRIPTION }),
+  blockLength: u32(4, 'whole block', { unit: 'bytes' }),
+  linkType: u16(8, 'link type', { names: LINK_TYPE }),
+  reserved: u16(10, 'reserved', { default: 0 }),
+  snapLength: u32(12, 'longest packet, 0 = no limit', { unit: 'bytes' }),
+});
+
+export const PcapngEnhancedPacket = struct('PCAPNG_ENHANCED_PACKET', {
+  blockType: u32(0, 'block', { equals: PCAPNG_BLOCK.ENHANCED_PACKET }),
+  blockLength: u32(4, 'whole block', { unit: 'bytes' }),
+  interfaceId: u32(8, 'position of its interface block in the section'),
+  timestampHigh: u32(12, 'time, upper half'),
+  timestampLow: u32(16, "time, lower half, in the interface's unit"),
+  capturedLength: u32(20, 'bytes in the file', { unit: 'bytes' }),
+  originalLength: u32(24, 'bytes on the wire', { unit: 'bytes' }),
+});
+
+export const PcapngSimplePacket = struct('PCAPNG_SIMPLE_PACKET', {
+  blockType: u32(0, 'block', { equals: PCAPNG_BLOCK.SIMPLE_PACKET }),
+  blockLength: u32(4, 'whole block', { unit: 'bytes' }),
+  originalLength: u32(8, 'bytes on the wire', { unit: 'bytes' }),
+});
+
+export const PcapngOption = struct('PCAPNG_OPTION', {
+  code: u16(0, 'option', { names: OPTION }),
+  length: u16(2, 'bytes of value, without padding to 4', { unit: 'bytes' }),
+});
+
+export const PCAPNG_TABLES = [
+  PcapngBlockHeader,
+  PcapngSectionHeader,
+  PcapngInterface,
+  PcapngEnhancedPacket,
+  PcapngSimplePacket,
+  PcapngOption,
+] as const;
+
+const pad4 = (n: number): number => Math.ceil(n / 4) * 4;
+
+function options(list: readonly (readonly [number, Uint8Array])[]): Uint8Array {
+  if (list.length === 0) return new Uint8Array(0);
+  const bytes = new Uint8Array(list.reduce((sum, [, value]) => sum + 4 + pad4(value.length), 4));
+  let at = 0;
+  for (const [code, value] of list) {
+    PcapngOption.encodeInto({ code, length: value.length }, bytes, at);
+    bytes.set(value, at + 4);
+    at += 4 + pad4(value.length);
+  }
+  return bytes;
+}
+
+/** Room for a block: fixed part, `body` and options, the length at its end. */
+function block(fixedBytes: number, body: Uint8Array, tail: Uint8Array): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(fixedBytes + pad4(body.length) + tail.length + 4);
+  bytes.set(body, fixedBytes);
+  bytes.set(tail, fixedBytes + pad4(body.length));
+  new DataView(bytes.buffer).setUint32(bytes.length - 4, bytes.length, true);
+  return bytes;
+}
+
+const NONE = new Uint8Array(0);
+
+/** Starts a section; interfaces count from 0 again. */
+export function pcapngSection(): Uint8Array<ArrayBuffer> {
+  const bytes = block(PcapngSectionHeader.size, NONE, NONE);
+  PcapngSectionHeader.encodeInto({ blockLength: bytes.length, versionMinor: 0, sectionLength: UNKNOWN_LENGTH }, bytes);
+  return bytes;
+}
+
+/** Declares the section's next interface, with nanosecond time stamps. */
+export function pcapngInterface(name: string, linkType: number = LINK_TYPE.ETHERNET): Uint8Array<ArrayBuffer> {
+  const resolution = [OPTION.TIMESTAMP_RESOLUTION, Uint8Array.of(NANOSECOND_RESOLUTION)] as const;
+  const bytes = block(
+    PcapngInterface.size,
+    NONE,
+    options([[OPTION.INTERFACE_NAME, new TextEncoder().encode(name)], resolution]),
+  );
+  PcapngInterface.encodeInto({ blockLength: bytes.length, linkType, snapLength: 0 }, bytes);
+  return bytes;
+}
+
+/** A packet, with a comment if there is something to say about it. */
+export function pcapngPacket(
+  interfaceId: number,
+  timestampNs: bigint,
+  data: Uint8Array,
+  originalLength = data.length,
+  comment = '',
+): Uint8Array<ArrayBuffer> {
+  const list = comment === '' ? [] : [[OPTION.COMMENT, new TextEncoder().encode(comment)] as const];
+  const bytes = block(PcapngEnhancedPacket.size, data, options(list));
+  PcapngEnhancedPacket.encodeInto(
+    {
+      blockLength: bytes.length,
+      interfaceId,
+      timestampHigh: Number(timestampNs >> 32n),
+      timestampLow: Number(timestampNs & 0xffffffffn),
+      capturedLength: data.length,
+      originalLength,
+    },
+    bytes,
+  );
+  return bytes;
+}
+
+/** An interface of a section. */
+export interface CaptureInterface {
+  readonly name: string;
+  readonly linkType: number;
+  readonly snapLength: number;
+  /** Nanoseconds = units * `numerator` / `denominator` + `offsetNs`. */
+  readonly numerator: bigint;
+  readonly denominator: bigint;
+  readonly offsetNs: bigint;
+}
+
+/** A section's byte order and interfaces. */
+export interface Section {
+  readonly swapped: boolean;
+  readonly interfaces: CaptureInterface[];
+}
+
+/** Length of the block at `at`; throws WireError when it cannot be one. `order` = the byte order it is written in. */
+export function blockLength(bytes: Uint8Array, at: number, swapped: boolean): number {
+  const { blockLength: length } = decodeSwapped(PcapngBlockHeader, bytes, at, swapped);
+  if (length < 12 || length % 4 !== 0 || length > MAX_BLOCK_BYTES) {
+    const what = `expected a multiple of 4 in 12..${MAX_BLOCK_BYTES}, got ${length}`;
+    throw new WireError(PcapngBlockHeader.name, 'blockLength', what);
+  }
+  return length;
+}
+
+/** Byte order of the section header at `at` (12 bytes are needed). */
+export function sectionSwapped(bytes: Uint8Array, at: number): boolean {
+  const magic = new DataView(bytes.buffer, bytes.byteOffset + at).getUint32(8, true);
+  if (magic === BYTE_ORDER_MAGIC) return false;
+  if (magic === 0x4d3c2b1a) return true;
+  throw new WireError(PcapngSectionHeader.name, 'byteOrderMagic', `expected 0x1a2b3c4d, got 0x${magic.toString(16)}`);
+}
+
+/** One whole block. Adds interfaces to `section`; returns the packet of a packet block. Throws WireError. */
+export function decodeBlock(block: Uint8Array, section: Section): CapturedPacket | undefined {
+  const { swapped } = section;
+  const view = new DataView(block.buffer, block.byteOffset, block.length);
+  const { blockType, blockLength: length } = decodeSwapped(PcapngBlockHeader, block, 0, swapped);
+  const again = view.getUint32(block.length - 4, !swapped);
+  if (again !== length) {
+    throw new WireError(PcapngBlockHeader.name, 'blockLength', `expected ${length} at the end too, got ${again}`);
+  }
+  const body = block.subarray(0, block.length - 4);
+  switch (blockType) {
+    case PCAPNG_BLOCK.SECTION_HEADER:
+      decodeSwapped(PcapngSectionHeader, body, 0, swapped);
+      return undefined;
+    case PCAPNG_BLOCK.INTERFACE_DESCRIPTION:
+      if (section.interfaces.length >= MAX_INTERFACES) {
+        throw new WireError(PcapngInterface.name, '', `expected at most ${MAX_INTERFACES} interfaces in a section`);
+      }
+      section.interfaces.push(decodeInterface(body, swapped));
+      return undefined;
+    case PCAPNG_BLOCK.ENHANCED_PACKET:
+      return decodeEnhanced(body, section);
+    case PCAPNG_BLOCK.SIMPLE_PACKET: {
+      const { originalLength } = decodeSwapped(PcapngSimplePacket, body, 0, swapped);
+      const from = interfaceOf(section, 0, PcapngSimplePacket.name);
+      const limit = from.snapLength === 0 ? originalLength : Math.min(originalLength, from.snapLength);
+      const data = packetData(body, PcapngSimplePacket, limit);
+      return { interfaceId: 0, linkType: from.linkType, timestampNs: undefined, originalLength, data };
+    }
+  }
+  return undefined; // unknown blocks are skipped, as the format asks
+}
+
+function decodeEnhanced(body: Uint8Array, section: Section): CapturedPacket {
+  const head = decodeSwapped(PcapngEnhancedPacket, body, 0, section.swapped);
+  const { interfaceId, timestampHigh, timestampLow, capturedLength, originalLength } = head;
+  const from = interfaceOf(section, interfaceId, PcapngEnhancedPacket.name);
+  const units = (BigInt(timestampHigh) << 32n) | BigInt(timestampLow);
+  const timestampNs = (units * from.numerator) / from.denominator + from.offsetNs;
+  const data = packetData(body, PcapngEnhancedPacket, capturedLength);
+  return { interfaceId, linkType: from.linkType, timestampNs, originalLength, data };
+}
+
+function interfaceOf(section: Section, id: number, layout: string): CaptureInterface {
+  const found = section.interfaces[id];
+  if (!found)
+    throw new WireError(layout, 'interfaceId', `expected one of ${section.interfaces.length} interfaces, got ${id}`);
+  return found;
+}
+
+function packetData(body: Uint8Array, layout: { name: string; size: number }, length: number): Uint8Array {
+  const most = Math.min(body.length - layout.size, MAX_CAPTURED_BYTES);
+  if (length > most)
+    throw new WireError(layout.name, 'capturedLength', `expected at most ${most} bytes, got ${length}`);
+  return body.slice(layout.size, layout.size + length);
+}
+
+function decodeInterface(body: Uint8Array, swapped: boolean): CaptureInterface {
+  const { linkType, snapLength } = decodeSwapped(PcapngInterface, body, 0, swapped);
+  let name = '';
+  let numerator = 1000n; // microseconds unless an option says otherwise
+  let denominator = 1n;
+  let offsetNs = 0n;
+  let at = PcapngInterface.size;
+  while (body.length - at >= PcapngOption.size) {
+    const { code, length } = decodeSwapped(PcapngOption, body, at, swapped);
+    if (code === OPTION.END) break;
+    const value = body.subarray(at + 4, at + 4 + length);
+    if (value.length !== length) {
+      throw new WireError(PcapngOption.name, 'length', `expected at most ${value.length} bytes, got ${length}`);
+    }
+    if (code === OPTION.INTERFACE_NAME) name = new TextDecoder().decode(value);
+    if (code === OPTION.TIMESTAMP_RESOLUTION && length === 1) {
+      const exponent = value[0]! & 0x7f;
+      if (exponent > 63)
+        throw new WireError(PcapngOption.name, 'value', `expected a time unit of at most 63, got ${exponent}`);
+      numerator = 1_000_000_000n;
+      denominator = value[0]! & 0x80 ? 1n << BigInt(exponent) : 10n ** BigInt(exponent);
+    }
+    if (code === OPTION.TIMESTAMP_OFFSET && length === 8) {
+      const view = new DataView(value.buffer, value.byteOffset, 8);
+      offsetNs = view.getBigInt64(0, !swapped) * 1_000_000_000n;
+    }
+    at += 4 + pad4(length);
+  }
+  return { name, linkType, snapLength, numerator, denominator, offsetNs };
+}
