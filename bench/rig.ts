@@ -122,7 +122,10 @@ export function createRig(arena: Arena, datapath: Datapath, options: RigOptions 
   setGuest('packetAlignment', options.packetAlignment ?? 8);
   setGuest('copyLimit', sectionBytes - 8);
   setGuest('maxFrameBytes', mtu + 14);
-  setGuest('offloads', Object.values(OFFLOAD).reduce((all, bit) => all | bit, 0));
+  setGuest(
+    'offloads',
+    Object.values(OFFLOAD).reduce((all, bit) => all | bit, 0),
+  );
   setGuest('lsoMax4', 65536);
   setGuest('lsoMax6', 65536);
   setGuest('pfnTable', reserve('pfn table', pages * 8));

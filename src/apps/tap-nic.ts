@@ -3,12 +3,16 @@
 import type { Datapath } from '../datapath/datapath.js';
 import { VNET_HEADER_BYTES } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
-import { MBUF } from '../memory/layout.js';
+import { MBUF, PACKET_FLAG } from '../memory/layout.js';
 import { TapIo } from '../memory/os/packet-io.js';
 import type { NetvscDevice } from '../netvsc/device.js';
+import { Segmenter } from '../offload/segmentation.js';
+import type { GuestNic } from './guest-nic.js';
 import type { Pollable } from './loop.js';
 
 const BURST = 32;
+/** Segments of the largest TSO packet at the smallest usual MSS. */
+const SEGMENTS = 128;
 
 /** What the bridge between TAP and driver counts itself. */
 export interface TapNicStats {
@@ -16,15 +20,22 @@ export interface TapNicStats {
   tapWrites: number;
   tapWriteErrors: number;
   badVnetHeaders: number;
+  /** Received packets that are not what their flags say. */
+  badPackets: number;
   noBuffer: number;
+  /** TSO packets beyond what the host takes, cut here, and what became of them. */
+  softwareSegmented: number;
+  softwareSegments: number;
 }
 
 export class TapNic implements Pollable {
   readonly device: NetvscDevice;
-  readonly stats: TapNicStats = { tapReads: 0, tapWrites: 0, tapWriteErrors: 0, badVnetHeaders: 0, noBuffer: 0 };
+  readonly stats: TapNicStats = { tapReads: 0, tapWrites: 0, tapWriteErrors: 0, badVnetHeaders: 0, badPackets: 0, noBuffer: 0, softwareSegmented: 0, softwareSegments: 0 };
   readonly #arena: Arena;
   readonly #datapath: Datapath;
   readonly #pool: number;
+  readonly #smallPool: number;
+  readonly #segmenter: Segmenter;
   readonly #tapFd: number;
   readonly #io: TapIo;
   readonly #u32: Uint32Array;
@@ -37,17 +48,19 @@ export class TapNic implements Pollable {
   #spareCount = 0;
   #sendCount = 0;
 
-  /** `pool` gives the buffers that TAP packets are read into: room for the largest TSO packet. */
-  constructor(arena: Arena, datapath: Datapath, device: NetvscDevice, pool: number, tapFd: number) {
+  /** TAP packets are read into buffers of the large pool: there is room for any TSO packet. */
+  constructor(arena: Arena, datapath: Datapath, nic: GuestNic, tapFd: number, mtu: number) {
     this.#arena = arena;
     this.#datapath = datapath;
-    this.device = device;
-    this.#pool = pool;
+    this.device = nic.device;
+    this.#pool = nic.largePool;
+    this.#smallPool = nic.smallPool;
+    this.#segmenter = new Segmenter(arena, datapath, { segments: SEGMENTS, segmentBytes: mtu + 14 });
     this.#tapFd = tapFd;
     this.#io = new TapIo(arena, tapFd, { batch: BURST });
     this.#u32 = arena.u32;
     this.#spare = arena.reserve('TAP spare buffers', BURST * 4);
-    this.#toSend = arena.reserve('TAP packets to send', BURST * 4);
+    this.#toSend = arena.reserve('TAP packets to send', BURST * SEGMENTS * 4);
     this.#received = arena.reserve('TAP packets received', BURST * 4);
     this.#lengths.fill(0);
   }
@@ -75,7 +88,11 @@ export class TapNic implements Pollable {
     const u32 = this.#u32;
     const spare = this.#spare >>> 2;
     if (this.#spareCount < BURST) {
-      this.#spareCount += this.#datapath.poolGet(this.#pool, this.#spare + this.#spareCount * 4, BURST - this.#spareCount);
+      this.#spareCount += this.#datapath.poolGet(
+        this.#pool,
+        this.#spare + this.#spareCount * 4,
+        BURST - this.#spareCount,
+      );
       if (this.#spareCount === 0) {
         this.stats.noBuffer++;
         return;
@@ -91,17 +108,57 @@ export class TapNic implements Pollable {
     const got = this.#io.read(this.#addresses, this.#lengths, this.#spareCount);
     if (got <= 0) return;
     const out = this.#toSend >>> 2;
+    let done = 0; // the list's front is free for buffers that are not passed on
     let bad = 0;
     for (let i = 0; i < got; i++) {
       const mbuf = u32[spare + i]!;
-      if (this.#datapath.vnetToMbuf(mbuf, this.#io.lengths[i]!) === 1) u32[out + this.#sendCount++] = mbuf;
-      else u32[spare + bad++] = mbuf;
+      if (this.#datapath.vnetToMbuf(mbuf, this.#io.lengths[i]!) === 0) {
+        bad++;
+        u32[spare + done++] = mbuf;
+      }
+      else if (this.#tooLarge(mbuf)) {
+        this.#segment(mbuf);
+        u32[spare + done++] = mbuf;
+      } else u32[out + this.#sendCount++] = mbuf;
     }
     this.stats.tapReads += got;
     this.stats.badVnetHeaders += bad;
-    if (bad > 0) this.#datapath.mbufFree(this.#spare, bad);
+    if (done > 0) this.#datapath.mbufFree(this.#spare, done);
     u32.copyWithin(spare, spare + got, spare + this.#spareCount);
     this.#spareCount -= got;
+  }
+
+  /** A TSO packet that the host does not take: none of its family, or not of this size. */
+  #tooLarge(mbuf: number): boolean {
+    const flags = this.#u32[(mbuf + MBUF.at.flags) >>> 2]!;
+    if ((flags & PACKET_FLAG.TX_TSO) === 0) return false;
+    const info = this.device.info!;
+    const most = (flags & PACKET_FLAG.IPV6) === 0 ? info.lsoMax4 : info.lsoMax6;
+    return (flags & PACKET_FLAG.UDP) !== 0 || this.#u32[(mbuf + MBUF.at.packetLength) >>> 2]! > most;
+  }
+
+  /** Cuts it into packets of its own MSS. What finds no buffer is dropped, as on any full interface. */
+  #segment(mbuf: number): void {
+    const u32 = this.#u32;
+    const get = (offset: number) => u32[(mbuf + offset) >>> 2]!;
+    const { data, dataLength, l4Offset, mss } = MBUF.at;
+    const count = this.#segmenter.cut(get(data), get(dataLength), get(l4Offset), get(mss));
+    const out = this.#toSend + this.#sendCount * 4;
+    const got = this.#datapath.poolGet(this.#smallPool, out, count);
+    this.stats.softwareSegmented++;
+    this.stats.softwareSegments += got;
+    if (count === 0) this.stats.badPackets++;
+    if (got < count) this.stats.noBuffer++;
+    for (let i = 0; i < got; i++) {
+      const segment = u32[(out >>> 2) + i]!;
+      const bytes = this.#segmenter.length(i);
+      this.#datapath.copy(u32[(segment + data) >>> 2]!, this.#segmenter.address(i), bytes);
+      u32[(segment + dataLength) >>> 2] = bytes;
+      u32[(segment + MBUF.at.packetLength) >>> 2] = bytes;
+      u32[(segment + MBUF.at.flags) >>> 2] = get(MBUF.at.flags) & PACKET_FLAG.VLAN;
+      u32[(segment + MBUF.at.vlanTci) >>> 2] = get(MBUF.at.vlanTci);
+    }
+    this.#sendCount += got;
   }
 
   /** Driver to kernel. */
@@ -110,16 +167,19 @@ export class TapNic implements Pollable {
     if (count === 0) return 0;
     const u32 = this.#u32;
     const list = this.#received >>> 2;
+    let good = 0;
     for (let i = 0; i < count; i++) {
       const mbuf = u32[list + i]!;
       const from = this.#datapath.mbufToVnet(mbuf);
-      this.#addresses[i] = from;
-      this.#lengths[i] = u32[(mbuf + MBUF.at.data) >>> 2]! + u32[(mbuf + MBUF.at.dataLength) >>> 2]! - from;
+      if (from === 0) continue;
+      this.#addresses[good] = from;
+      this.#lengths[good++] = u32[(mbuf + MBUF.at.data) >>> 2]! + u32[(mbuf + MBUF.at.dataLength) >>> 2]! - from;
     }
-    const before = this.#io.writeErrors;
-    const written = this.#io.write(this.#addresses, this.#lengths, count);
+    const errors = this.#io.writeErrors;
+    const written = this.#io.write(this.#addresses, this.#lengths, good);
     this.stats.tapWrites += written;
-    this.stats.tapWriteErrors += this.#io.writeErrors - before + (count - written);
+    this.stats.tapWriteErrors += this.#io.writeErrors - errors + (good - written);
+    this.stats.badPackets += count - good;
     this.#datapath.mbufFree(this.#received, count);
     return count;
   }
@@ -147,6 +207,7 @@ export class TapNic implements Pollable {
     this.#spareCount = 0;
     this.#sendCount = 0;
     this.#io.close();
+    this.#segmenter.close();
     for (const address of [this.#spare, this.#toSend, this.#received]) this.#arena.release(address);
   }
 }

@@ -142,12 +142,17 @@ export function storeDescriptor(at: u32, type: u32, dataOffset: u32, bytes: u32,
 export function ringSend(end: u32, type: u32, flags: u32, idLow: u32, idHigh: u32, payload: u32, bytes: u32): u32 {
   const padded = (bytes + 7) & ~7;
   const total = L.SIZEOF_WIRE_PACKET_DESCRIPTOR + padded + 8;
-  if (total > MAX_PACKET || !ringRoom(end, total)) return 0;
+  if (total > MAX_PACKET || load<u32>(end, L.CHANNEL_END_RING_ERROR) != 0) return 0;
+  if (!ringRoom(end, total)) {
+    count(end + L.CHANNEL_END_RING_FULL, 1);
+    return 0;
+  }
   const at = openPacket(end, total);
   storeDescriptor(at, type, L.SIZEOF_WIRE_PACKET_DESCRIPTOR, L.SIZEOF_WIRE_PACKET_DESCRIPTOR + padded, flags, idLow, idHigh);
   if (padded > bytes) store<u64>(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR + padded - 8, 0);
   copyBytes(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR, payload, bytes);
   closePacket(end, at, total);
+  count(end + L.CHANNEL_END_RING_PACKETS_OUT, 1);
   ringPublish(end);
   return 1;
 }
