@@ -337,7 +337,14 @@ test('answers that nobody waits for are counted and change nothing', () =>
       host.write(packet(11, 0, request.idLow, 0, new Uint8Array(0), words(108, 1))); // id without its upper word
       usual();
     });
+    rig.host.answers.set('nvsp 101', (host, { idLow }, usual) => {
+      for (const idHigh of [0, 0x4e540001, 0x4e540003]) {
+        host.write(packet(11, 0, idLow, idHigh, new Uint8Array(0), words(102, 2))); // the id of another kind of message
+      }
+      usual();
+    });
     const info = await rig.run(rig.netvsc.attach());
     assert.equal(info.mac, '00:15:5d:01:02:03');
+    assert.equal(rig.netvsc.stats().txUnknownTransaction, 1);
     assert.ok(rig.netvsc.stats().unexpectedReplies! >= STEPS.length);
   }));

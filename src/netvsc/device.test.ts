@@ -50,6 +50,16 @@ test('the host takes offloads away and gives them back, never more than were ask
     assert.equal(rig.netvsc.stats().badIndications, 1);
   }));
 
+test('an offload that was not asked for is not used, whatever the host says', () =>
+  withRig({ largePool: false }, async (rig) => {
+    rig.host.capabilities.set([1, 1], 144); // RSC for both families
+    const info = await rig.run(rig.netvsc.attach());
+    assert.equal(info.offloads & OFFLOAD.RSC, 0, 'there is no large pool');
+    rig.host.rndis(indication(0x40020006, rig.host.capabilities));
+    await rig.turn();
+    assert.equal(info.offloads & OFFLOAD.RSC, 0);
+  }));
+
 test('keepalive and reset are answered, VF and send table are events', () =>
   withRig({}, async (rig) => {
     await rig.run(rig.netvsc.attach());
@@ -62,6 +72,7 @@ test('keepalive and reset are answered, VF and send table are events', () =>
     rig.host.inBand(words(128, 1, 42), 5, 0x80000000, true);
     rig.host.inBand(words(134, 16, 12, ...Array.from({ length: 16 }, (_, i) => i % 4)));
     rig.host.inBand(words(134, 16, 20, ...Array.from({ length: 16 }, () => 0))); // beyond the message
+    rig.host.inBand(words(134, 16, 8, ...Array.from({ length: 17 }, () => 0))); // over its own header
     rig.host.inBand(words(134, 15, 12, ...Array.from({ length: 16 }, () => 0)));
     rig.host.inBand(words(999, 0));
     for (let i = 0; i < 6; i++) await rig.turn();
@@ -73,7 +84,7 @@ test('keepalive and reset are answered, VF and send table are events', () =>
       rig.events.map(({ type }) => type),
       ['reset', 'vf-association', 'send-table'],
     );
-    assert.equal(rig.netvsc.stats().badHostMessages, 3);
+    assert.equal(rig.netvsc.stats().badHostMessages, 4);
     assert.equal(rig.netvsc.state, 'running');
   }));
 
@@ -216,6 +227,20 @@ test('sleep: arm says when something is pending, disarm takes the interrupt', ()
     assert.equal(netvsc.arm(), false);
     await rig.turn();
     assert.equal(rig.received.length, 1);
+    // Two frames in one packet, of which a small poll takes one: nothing is in the ring, yet one waits.
+    host.frame(frame(100, 2));
+    host.frame(frame(100, 3));
+    await rig.turn();
+    await settle(rig, host);
+    const ranges = new Uint8Array(24);
+    ranges.set(words(0xcafe, 2, 356, 17 * host.suballocationBytes, 356, 18 * host.suballocationBytes));
+    host.write(packet(7, 1, 17, 0, ranges, words(107, 0, 0xffffffff, 0)));
+    assert.equal(netvsc.poll(rig.handles, 1), 1);
+    rig.datapath.mbufFree(rig.handles, 1);
+    assert.equal(netvsc.arm(), false);
+    assert.equal(netvsc.poll(rig.handles, 1), 1);
+    rig.datapath.mbufFree(rig.handles, 1);
+    assert.equal(netvsc.arm(), true);
     assert.ok(netvsc.stats().interrupts! > 0);
   }));
 
