@@ -6,9 +6,10 @@ import type { VmbusOffer } from '../vmbus/device.js';
 import { createMachine } from '../vmbus/uio/machine.js';
 import { nicMac, nicUuid } from './identity.js';
 import { Nic } from './nic.js';
-import type { FrameSink, Uplink, VlanMode } from './ports.js';
+import type { Uplink, VlanMode } from './ports.js';
 import { type ProfileName, profileNamed } from './profiles.js';
 import type { HostState, PortState } from './state.js';
+import type { UplinkContext } from './uplinks/index.js';
 import { VirtualSwitch } from './vswitch.js';
 
 /** A NIC of the machine; everything has a default. */
@@ -23,13 +24,8 @@ export interface HostNicOptions {
   readonly ringBytes?: number;
 }
 
-/** Makes an uplink for the switch port `number`. */
-export type UplinkFactory = (context: {
-  readonly arena: Arena;
-  readonly datapath: Datapath;
-  readonly sink: FrameSink;
-  readonly number: number;
-}) => Uplink;
+/** Makes an uplink, e.g. `(context) => openUplink(parseUplink(text), context)`; the host plugs it in and closes it. */
+export type UplinkFactory = (context: UplinkContext) => Uplink;
 
 export interface HostOptions {
   readonly arena: Arena;
