@@ -25,6 +25,19 @@ test('is bounded: a full table refuses new stations and still serves the old one
   assert.equal(table.learn(0, 0x0200, 1, 1), LEARNED.NEW);
 });
 
+test('what is left of a crowded table is still found after others are forgotten', () => {
+  for (let seed = 0; seed < 20; seed++) {
+    const table = new MacTable(1024, seed);
+    for (let i = 0; i < 1024; i++) table.learn(i % 3, 0x0200, Math.imul(i, 77), 1 + (i % 4));
+    table.forget(2, 'all');
+    table.forget(4, 'all');
+    for (let i = 0; i < 1024; i++) {
+      assert.equal(table.find(i % 3, 0x0200, Math.imul(i, 77)), i % 2 === 0 ? 1 + (i % 4) : 0);
+    }
+    assert.equal(table.size, 512);
+  }
+});
+
 test('own addresses do not age, have one owner and are given back', () => {
   const table = new MacTable(16);
   assert.equal(table.addStatic(0x0015, 0x5d000001, 2), true);

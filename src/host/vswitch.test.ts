@@ -108,7 +108,7 @@ describe('where frames go', () => {
     assert.deepEqual(f.receivers(), [2]);
     const third = new RecordingPort(f.arena, 5, 'nic', NIC_FILTER);
     third.macs = [macBytes(B)];
-    assert.throws(() => f.vswitch.addPort(third), /00155d00000b belongs to another port/);
+    assert.throws(() => f.vswitch.addPort(third), /nic5: address 00:15:5d:00:00:0b belongs to nic2/);
     assert.equal(f.vswitch.freeNumber(), 5);
   });
 
@@ -120,6 +120,17 @@ describe('where frames go', () => {
       f.ports.map((p) => p.take().length),
       [0, 1, 1, 1],
     );
+  });
+
+  test('an address that another port has is not given away in service', () => {
+    const f = fixture();
+    f.port(1).macs = [macBytes(B), Uint8Array.of(1, 2, 3)];
+    f.send(frame(3, B, FAR), frame(3, A, FAR));
+    assert.deepEqual(
+      f.ports.map((p) => p.take().length),
+      [0, 1, 0, 1],
+    );
+    assert.equal(f.vswitch.counters().badAddresses, 1);
   });
 
   test('a silent station is forgotten after 300 s, a removed port takes its stations along', () => {

@@ -3,7 +3,7 @@
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
 import { FRAME, PACKET_FLAG } from '../memory/layout.js';
-import { ANY_VLAN, LEARNED, MacTable, type Station } from './mac-table.js';
+import { ANY_VLAN, LEARNED, MacTable, macText, type Station } from './mac-table.js';
 import { type FrameSink, MAX_PORTS, PORT_FILTER, type SwitchPort } from './ports.js';
 import { COUNTER, type PortCounter, SwitchPorts } from './switch-ports.js';
 import { TagScratch } from './tags.js';
@@ -42,6 +42,8 @@ export interface SwitchCounters {
   readonly moved: number;
   readonly tableFull: number;
   readonly aged: number;
+  /** Address changes that were refused: not 6 bytes, another port's, or no room. */
+  readonly badAddresses: number;
   /** FRAMEs made because a port needs another tag than the one that came. */
   readonly retagged: number;
 }
@@ -67,6 +69,7 @@ export class VirtualSwitch implements FrameSink {
   #moved = 0;
   #tableFull = 0;
   #aged = 0;
+  #badMacs = 0;
   // The frame at hand: its other forms are made at most once.
   #plain = 0;
   #tagged = 0;
@@ -84,12 +87,10 @@ export class VirtualSwitch implements FrameSink {
   /** Plugs a port in. Throws when its number is taken or one of its addresses is another port's. */
   addPort(port: SwitchPort): void {
     this.#ports.add(port);
-    try {
-      this.#setMacs(port);
-    } catch (error) {
-      this.removePort(port);
-      throw error;
-    }
+    const problem = this.#setMacs(port);
+    if (problem === '') return;
+    this.removePort(port);
+    throw new Error(`switch port ${port.name}: ${problem}`);
   }
 
   /** Unplugs it; the stations behind it are forgotten. */
@@ -122,7 +123,7 @@ export class VirtualSwitch implements FrameSink {
     this.#ports.refresh();
     for (let i = 0; i < this.#ports.numbers.length; i++) {
       const port = this.#ports.ports[this.#ports.numbers[i]!]!;
-      if (this.#macs[port.number] !== port.macs) this.#setMacs(port);
+      if (this.#macs[port.number] !== port.macs && this.#setMacs(port) !== '') this.#badMacs++;
     }
     let round = 0;
     for (let i = 0; i < count; i++) {
@@ -166,6 +167,7 @@ export class VirtualSwitch implements FrameSink {
       moved: this.#moved,
       tableFull: this.#tableFull,
       aged: this.#aged,
+      badAddresses: this.#badMacs,
       retagged: this.#tags.made,
     };
   }
@@ -328,17 +330,22 @@ export class VirtualSwitch implements FrameSink {
     this.#tags.reset();
   }
 
-  /** Enters a port's own addresses. One that another port has stays that port's; addPort makes it an error. */
-  #setMacs(port: SwitchPort): void {
+  /** Enters a port's own addresses. Returns what is wrong with them: one that another port has stays that port's. */
+  #setMacs(port: SwitchPort): string {
+    let problem = '';
     this.#table.forget(port.number, 'static');
     this.#macs[port.number] = port.macs;
-    let clash = '';
     for (const mac of port.macs) {
-      if (mac.length !== 6)
-        throw new RangeError(`switch port ${port.name}: expected 6 address bytes, got ${mac.length}`);
+      if (mac.length !== 6) {
+        problem = `expected 6 address bytes, got ${mac.length}`;
+        continue;
+      }
+      const high = (mac[0]! << 8) | mac[1]!;
       const low = (mac[2]! << 24) | (mac[3]! << 16) | (mac[4]! << 8) | mac[5]!;
-      if (!this.#table.addStatic((mac[0]! << 8) | mac[1]!, low, port.number)) clash = Buffer.from(mac).toString('hex');
+      if (this.#table.addStatic(high, low, port.number)) continue;
+      const owner = this.#ports.ports[this.#table.find(ANY_VLAN, high, low)];
+      problem = owner ? `address ${macText(high, low)} belongs to ${owner.name}` : 'the station table is full';
     }
-    if (clash) throw new Error(`switch port ${port.name}: address ${clash} belongs to another port`);
+    return problem;
   }
 }

@@ -223,6 +223,16 @@ describe('IPv6', () => {
   });
 });
 
+test('a checksum whose change carries twice stays right', () => {
+  const body = join(hex('8000 0000 0000 0002'), payload(8));
+  for (let id = 0, found = false; !found; id++) {
+    put16(body, 4, id);
+    const question = ip6(58, body, 'fd00::1', 'fd00::2');
+    found = get16(question, 56) === 0x00ff;
+    if (found) assert.equal(messageSum(fixture().ask(question)[0]!.bytes, 6, 58, true), 0xffff);
+  }
+});
+
 describe('UDP echo', () => {
   const datagram = (from: number, to: number, bytes: number) => {
     const body = join(new Uint8Array(8), payload(bytes));
