@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { OFFLOAD } from '../memory/layout.js';
-import { type FakeHost, indication, packet, words } from './fake-host.js';
+import { type FakeHost, indication, packet, type Request, words } from './fake-host.js';
 import { frame, type Rig, withRig } from './test-rig.js';
 
 test('indications in the middle of attach are not lost, later ones are events', () =>
@@ -288,4 +288,41 @@ test('a full ring delays control messages and loses none', () =>
     assert.equal(rig.host.frames.length, taken);
     assert.equal(rig.netvsc.stats().txCompleted, taken);
     assert.equal(rig.freeSmall(), 512);
+  }));
+
+test('a control message whose deadline passed while it waited is not sent any more', () =>
+  withRig({}, async (rig) => {
+    await rig.run(rig.netvsc.attach());
+    const heard = rig.host.log.length;
+    let held: Request | undefined;
+    rig.host.answers.set('rndis 2147483656', (_host, request) => {
+      held = request;
+    });
+    rig.host.rndis(words(8, 12, 1)); // the answer to this keepalive keeps the control section
+    for (let i = 0; i < 2; i++) await rig.turn();
+    await assert.rejects(rig.run(rig.netvsc.setPacketFilter(1)), /RNDIS set packet filter: no .* from the host within/);
+    rig.host.complete(held!, words(108, 1));
+    await rig.run(rig.netvsc.setPacketFilter(2));
+    assert.deepEqual(rig.host.log.slice(heard), ['rndis 2147483656', 'set 1010e']);
+    assert.equal(rig.netvsc.packetFilter, 2);
+  }));
+
+test('a reattach that fails goes back to the old MTU', () =>
+  withRig({ nvspVersions: [2] }, async (rig) => {
+    await rig.run(rig.netvsc.attach());
+    await assert.rejects(rig.run(rig.netvsc.reattach({ mtu: 4000 })), /MTU: expected at most 1500/);
+    assert.equal(rig.netvsc.state, 'running');
+    assert.equal(rig.netvsc.info!.mtu, 1500);
+  }));
+
+test('attach that fails half-way takes its buffers back before it closes the channel', () =>
+  withRig({}, async (rig) => {
+    const written = (): number => rig.arena.u32[rig.bus.pairs[0]!.offer.fromGuest.control >>> 2]!;
+    let before = 0;
+    rig.host.answers.set('rndis 2', (host, request) => {
+      before = written();
+      host.complete(request, words(108, 2));
+    });
+    await assert.rejects(rig.run(rig.netvsc.attach()));
+    assert.equal(written() - before, 2 * 64, 'two revokes of 64 ring bytes');
   }));

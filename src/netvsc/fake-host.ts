@@ -294,10 +294,9 @@ export class FakeHost {
 
 /** Little-endian u32 cells. */
 export function words(...values: number[]): Uint8Array {
-  const bytes = new Uint8Array(values.length * 4);
-  const view = new DataView(bytes.buffer);
+  const view = new DataView(new ArrayBuffer(values.length * 4));
   for (const [i, value] of values.entries()) view.setUint32(4 * i, value, true);
-  return bytes;
+  return new Uint8Array(view.buffer);
 }
 
 export function queryReply(requestId: number, data: Uint8Array, status = 0): Uint8Array {
