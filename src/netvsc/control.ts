@@ -77,7 +77,7 @@ export class ControlPath {
     this.#sectionBytes = bytes;
   }
 
-  /** Control messages wait for room or for the section. */
+  /** Messages wait for room in the ring. */
   get busy(): boolean {
     return this.#outbox.length > 0;
   }
