@@ -41,7 +41,7 @@ async function holder(
 ): Promise<{ child: ChildProcess; exited: Promise<unknown[]> }> {
   const code = `
     const { createMachineDirectory } = await import(process.argv[1]);
-    const { writeFileSync } = await import('node:fs');
+    const { existsSync, writeFileSync } = await import('node:fs');
     const machine = createMachineDirectory(process.argv[3], process.argv[2]);
     writeFileSync(machine.path + '/file', 'x');
     process.stdout.write('held');
@@ -141,7 +141,7 @@ test('folders go at the end of the process: normal, by signal, by an exception',
       holder(folder, 'normal', 'setTimeout(() => {}, 1);'),
       holder(folder, 'exit', 'process.exit(3);'),
       holder(folder, 'term', WAIT),
-      holder(folder, 'own', `${WAIT} process.on('SIGINT', () => process.exit(5));`),
+      holder(folder, 'own', `${WAIT} process.on('SIGINT', () => process.exit(existsSync(machine.path) ? 5 : 6));`),
     ]);
     try {
       ends[2].child.kill('SIGTERM');
@@ -156,5 +156,45 @@ test('folders go at the end of the process: normal, by signal, by an exception',
       assert.deepEqual(readdirSync(folder), []);
     } finally {
       for (const { child } of ends) child.kill('SIGKILL');
+    }
+  }));
+
+test('two processes that want the same machine never have it together', () =>
+  inFolder(async (folder) => {
+    const code = `
+      const { createMachineDirectory } = await import(process.argv[1]);
+      const { closeSync, openSync } = await import('node:fs');
+      for (let cycle = 0; cycle < 200; ) {
+        let machine;
+        try {
+          machine = createMachineDirectory('m', process.argv[2]);
+        } catch (error) {
+          if (!/in use by process/.test(error.message)) throw error;
+          continue;
+        }
+        closeSync(openSync(machine.path + '/mine', 'wx'));
+        machine.remove();
+        cycle++;
+      }`;
+    const url = new URL('./rundir.js', import.meta.url).href;
+    const children = [0, 1].map(() =>
+      spawn(process.execPath, ['--input-type=module', '-e', code, '--', url, folder], {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      }),
+    );
+    try {
+      const ends = children.map(async (child) => {
+        const exited = once(child, 'exit');
+        let errors = '';
+        for await (const chunk of child.stderr!) errors += chunk;
+        return [...(await exited), errors];
+      });
+      assert.deepEqual(await Promise.all(ends), [
+        [0, null, ''],
+        [0, null, ''],
+      ]);
+      assert.deepEqual(readdirSync(folder), []);
+    } finally {
+      for (const child of children) child.kill('SIGKILL');
     }
   }));

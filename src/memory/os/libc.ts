@@ -57,6 +57,34 @@ export const readTo = (fd: number, address: number, bytes: number): number => or
 /** write(2) from a virtual address: bytes, or a negative error number. */
 export const writeFrom = (fd: number, address: number, bytes: number): number => orError(writeCall(fd, address, bytes));
 
+const readvCall = library.func('int64 readv(int fd, uint64 vector, int count)') as unknown as VectorCall;
+const writevCall = library.func('int64 writev(int fd, uint64 vector, int count)') as unknown as VectorCall;
+type VectorCall = (fd: number, vector: bigint, count: number) => number;
+
+/** read(2) and write(2) that allocate nothing: an address above 2^31 as an argument is a new heap number at every call, so
+ *  address and length go through memory. One per thread is enough; it is never freed. */
+export class PacketCalls {
+  readonly #memory = allocateOffHeap(16); // struct iovec
+  readonly #vector = BigInt(this.#memory.address);
+  readonly #words = new Uint32Array(this.#memory.buffer);
+
+  /** Bytes read to a virtual address, or a negative error number. */
+  read(fd: number, address: number, bytes: number): number {
+    this.#words[0] = address >>> 0;
+    this.#words[1] = address / 4294967296;
+    this.#words[2] = bytes;
+    return orError(readvCall(fd, this.#vector, 1));
+  }
+
+  /** Bytes written from a virtual address, or a negative error number. */
+  write(fd: number, address: number, bytes: number): number {
+    this.#words[0] = address >>> 0;
+    this.#words[1] = address / 4294967296;
+    this.#words[2] = bytes;
+    return orError(writevCall(fd, this.#vector, 1));
+  }
+}
+
 const ioctlCall = declare('int ioctl(int fd, uint64 request, uint64 argument)');
 
 /** ioctl(2) with a number or virtual address. Throws OsError. */

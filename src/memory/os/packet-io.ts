@@ -1,7 +1,7 @@
 // Packets of a TAP queue in batches, straight from and to arena memory. Reads and writes keep their order: several reads
 // that wait at once would complete out of order, so none ever waits (facts/performance.md 6, pitfall 8).
 import type { Arena } from '../arena.js';
-import { ERRNO, readTo, writeFrom } from './libc.js';
+import { ERRNO, PacketCalls } from './libc.js';
 import { RWF_NOWAIT, URING_OP, Uring } from './uring.js';
 
 const EAGAIN = ERRNO.EAGAIN!;
@@ -10,12 +10,22 @@ const EOPNOTSUPP = ERRNO.EOPNOTSUPP!;
 
 export type TapMode = 'uring' | 'readwrite';
 
+/** What a Uring does: runs prepared operations in order, all complete when submit() returns. */
+export type PacketRing = Pick<Uring, 'entries' | 'results' | 'prepare' | 'submit'>;
+
 export interface TapIoOptions {
   /** Packets in one system call, at most 1024 (default 32). */
   readonly batch?: number;
   /** How; 'auto' (default) takes io_uring where it works. */
   readonly mode?: 'auto' | TapMode;
+  /** A ring of this thread to use instead of an own one, with at least `batch` entries. Stays the caller's. */
+  readonly ring?: PacketRing;
 }
+
+/** Most reads of a first try, however many packets the last one brought. */
+const FIRST_MAX = 16;
+/** One per thread: a call is over when it returns. */
+const packetCalls = new PacketCalls();
 
 /** Used by the thread that made it. The descriptor stays the caller's. */
 export class TapIo {
@@ -31,8 +41,9 @@ export class TapIo {
   readonly #base: number;
   readonly #fd: number;
   readonly #batch: number;
-  #uring: Uring | undefined;
-  /** Reads to try first: about what the last time brought, for each one too many costs as much as a packet. */
+  #uring: PacketRing | undefined;
+  #own: Uring | undefined;
+  /** Reads to try first: about what the last time brought, for one too many costs half as much as a packet. */
   #expected = 1;
 
   /** Throws OsError when the mode is 'uring' and io_uring cannot be had; ArenaError when the arena has no system. */
@@ -46,9 +57,14 @@ export class TapIo {
     this.#fd = fd;
     this.#batch = batch;
     this.lengths = new Int32Array(batch);
-    if (mode === 'readwrite') return;
+    if (options.ring && options.ring.entries < batch) {
+      throw new RangeError(`TAP batch of ${batch} packets: the ring has only ${options.ring.entries} entries`);
+    }
+    this.#uring = options.ring;
+    if (mode === 'readwrite' || options.ring) return;
     try {
-      this.#uring = new Uring(batch);
+      this.#own = new Uring(batch);
+      this.#uring = this.#own;
     } catch (error) {
       if (mode === 'uring') throw error;
     }
@@ -78,7 +94,8 @@ export class TapIo {
 
   /** Frees the ring. Leaves the descriptor open. */
   close(): void {
-    this.#uring?.close();
+    this.#own?.close();
+    this.#own = undefined;
     this.#uring = undefined;
   }
 
@@ -87,7 +104,7 @@ export class TapIo {
     const base = this.#base;
     const fd = this.#fd;
     for (let i = from; i < limit; i++) {
-      const length = readTo(fd, base + (addresses[i]! >>> 0), capacities[i]!);
+      const length = packetCalls.read(fd, base + (addresses[i]! >>> 0), capacities[i]!);
       if (length <= 0) {
         this.#note(length);
         return i;
@@ -97,7 +114,7 @@ export class TapIo {
     return limit;
   }
 
-  #readRing(uring: Uring, addresses: Int32Array, capacities: Int32Array, limit: number): number {
+  #readRing(uring: PacketRing, addresses: Int32Array, capacities: Int32Array, limit: number): number {
     const { lengths } = this;
     const { results } = uring;
     const base = this.#base;
@@ -125,7 +142,7 @@ export class TapIo {
       if (count < first + ask) break;
       ask = Math.min(ask * 2, limit - count);
     }
-    this.#expected = Math.min(count + 1, this.#batch);
+    this.#expected = Math.min(count + 1, FIRST_MAX);
     return count;
   }
 
@@ -139,14 +156,14 @@ export class TapIo {
     const base = this.#base;
     const fd = this.#fd;
     for (let i = from; i < count; i++) {
-      const written = writeFrom(fd, base + (addresses[i]! >>> 0), lengths[i]!);
+      const written = packetCalls.write(fd, base + (addresses[i]! >>> 0), lengths[i]!);
       if (written === -EAGAIN) return i;
       if (written < 0) this.#refused(written);
     }
     return count;
   }
 
-  #writeRing(uring: Uring, addresses: Int32Array, lengths: Int32Array, count: number): number {
+  #writeRing(uring: PacketRing, addresses: Int32Array, lengths: Int32Array, count: number): number {
     const { results } = uring;
     const base = this.#base;
     const fd = this.#fd;

@@ -1,5 +1,5 @@
 // For tests: a TAP interface in a network namespace of its own, and raw packets at its kernel side.
-import { closeSync } from 'node:fs';
+import { closeSync, writeFileSync } from 'node:fs';
 import { check, declare, declareBytes, ioctl, orError, scratch, scratchBytes, scratchView } from './libc.js';
 import { createNetwork, inNetwork } from './netns.js';
 import { openTap } from './tap.js';
@@ -46,6 +46,11 @@ export function openTestTap(options: { readonly multiQueue?: boolean } = {}): Te
   let fd = -1;
   try {
     return inNetwork(`/proc/self/fd/${network}`, () => {
+      try {
+        writeFileSync('/proc/sys/net/ipv6/conf/default/disable_ipv6', '1'); // no packets of the kernel's own
+      } catch {
+        // no IPv6, or a read-only /proc: tests filter by Ethernet type as well
+      }
       const tap = openTap('test0', options);
       fd = tap.fd;
       const raw = check(
