@@ -4,13 +4,13 @@ import { closeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { createDatapath } from '../../datapath/datapath.js';
 import { Host } from '../../host/host.js';
-import { openUplink, parseUplink } from '../../host/uplinks/index.js';
 import type { ProfileName } from '../../host/profiles.js';
+import { openUplink, parseUplink } from '../../host/uplinks/index.js';
 import { Arena } from '../../memory/arena.js';
+import { OFFLOAD } from '../../memory/layout.js';
 import { linuxSystem } from '../../memory/os/mman.js';
 import { inNetwork } from '../../memory/os/netns.js';
 import { openTap, setTapOffload, TAP_OFFLOAD } from '../../memory/os/tap.js';
-import { OFFLOAD } from '../../memory/layout.js';
 import type { NetvscInfo } from '../../netvsc/types.js';
 import { offloadNames } from '../../offload/features.js';
 import { openUioDevice } from '../../vmbus/uio/device.js';
@@ -144,23 +144,26 @@ async function main(setup: WorkerSetup): Promise<void> {
     });
   };
 
-  port.on('message', async (message: { type: string; id: number; from: number; to: number; file: string; loops: number }) => {
-    if (message.type === 'stats') report(message.id);
-    else if (message.type === 'replay') {
-      const from = attached[message.from]!.nic;
-      const to = attached[message.to]!.nic;
-      const replay = Replay.load({ arena, datapath, from, to, file: message.file, loops: message.loops });
-      loop.add(replay);
-      const result = await replay.finished;
-      loop.remove(replay);
-      replay.close();
-      port.postMessage({ type: 'replayed', id: message.id, ...result });
-    } else if (message.type === 'stop') {
-      await close();
-      port.postMessage({ type: 'stopped' });
-      port.close();
-    }
-  });
+  port.on(
+    'message',
+    async (message: { type: string; id: number; from: number; to: number; file: string; loops: number }) => {
+      if (message.type === 'stats') report(message.id);
+      else if (message.type === 'replay') {
+        const from = attached[message.from]!.nic;
+        const to = attached[message.to]!.nic;
+        const replay = Replay.load({ arena, datapath, from, to, file: message.file, loops: message.loops });
+        loop.add(replay);
+        const result = await replay.finished;
+        loop.remove(replay);
+        replay.close();
+        port.postMessage({ type: 'replayed', id: message.id, ...result });
+      } else if (message.type === 'stop') {
+        await close();
+        port.postMessage({ type: 'stopped' });
+        port.close();
+      }
+    },
+  );
 }
 
 /** Steps a device that has no interface yet, so that its control requests are answered. */
