@@ -11,6 +11,7 @@ const SOCK_CLOEXEC = 0o2000000;
 const ETH_P_ALL = 3;
 const SIOCGIFFLAGS = 0x8913;
 const SIOCSIFFLAGS = 0x8914;
+const SIOCSIFMTU = 0x8922;
 const SIOCGIFINDEX = 0x8933;
 const IFF_UP = 1;
 const MSG_DONTWAIT = 0x40;
@@ -90,6 +91,13 @@ export function setInterfaceUp(tap: { readonly name: string; readonly socket: nu
   const flags = scratchView.getUint16(16, true);
   scratchView.setUint16(16, up ? flags | IFF_UP : flags & ~IFF_UP, true);
   ioctl(tap.socket, SIOCSIFFLAGS, scratch.address, 'ioctl(SIOCSIFFLAGS)', `${tap.name} ${up ? 'up' : 'down'}`);
+}
+
+/** Sets the interface's MTU; a TAP takes up to 65,521. */
+export function setMtu(tap: TestTap, mtu: number): void {
+  request(tap.name);
+  scratchView.setInt32(16, mtu, true);
+  ioctl(tap.socket, SIOCSIFMTU, scratch.address, 'ioctl(SIOCSIFMTU)', `${tap.name} ${mtu}`);
 }
 
 /** Sends an Ethernet frame out of the interface: the TAP reads it. */
