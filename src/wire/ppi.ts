@@ -160,13 +160,13 @@ export function tciOfVlanInfo(info: number): number {
 }
 
 /** One info for the trace. `toGuest`: a checksum info from the host, whose bits mean something else. */
-export function ppiText(info: Ppi, toGuest: unknown = false): string {
+export function ppiText(info: Ppi, toGuest = false): string {
   const name = nameOf(PPI_TYPE, info.type);
   if (info.data.length < 4) return `${name}(${info.data.length} bytes)`;
   const value = ppiValue(info);
   switch (info.type) {
     case PPI_TYPE.CHECKSUM: {
-      if (toGuest === true) return `${name}(${flagsText(RX_CHECKSUM_BITS, value)})`;
+      if (toGuest) return `${name}(${flagsText(RX_CHECKSUM_BITS, value)})`;
       const offset = (value >>> PPI_TX_CHECKSUM_HEADER_OFFSET_SHIFT) & PPI_TX_CHECKSUM_HEADER_OFFSET_MASK;
       const bits = value & ~(PPI_TX_CHECKSUM_HEADER_OFFSET_MASK << PPI_TX_CHECKSUM_HEADER_OFFSET_SHIFT);
       return `${name}(${flagsText(TX_CHECKSUM_BITS, bits >>> 0)} headerOffset=${offset})`;

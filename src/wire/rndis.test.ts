@@ -174,6 +174,7 @@ test('bits of the infos', () => {
 
 test('text', () => {
   assert.equal(r.rndisText(hex(PACKET)), TEXT);
+  assert.match(r.rndisText(hex(PACKET), true), /CHECKSUM\(TCP_FAILED\|IP_FAILED\|0x220000\)/);
   assert.match(r.rndisText(r.encodeQueryComplete(5, 0xc00000bb)), /status=NOT_SUPPORTED/);
   assert.match(r.rndisText(r.encodeSet(1, 0x0001010e, hex('0d000000'))), /GEN_CURRENT_PACKET_FILTER .* data=0d000000$/);
   const texts = [

@@ -199,11 +199,11 @@ export function decodeRndis(bytes: Uint8Array): RndisMessage {
   }
 }
 
-/** One line for the trace. Throws WireError like decodeRndis. */
-export function rndisText(bytes: Uint8Array): string {
+/** One line for the trace. `toGuest`: from the host (checksum infos differ). Throws WireError like decodeRndis. */
+export function rndisText(bytes: Uint8Array, toGuest = false): string {
   const decoded = decodeRndis(bytes);
   const text = (BY_NAME[decoded.kind] as AnyStruct).text(decoded.value);
-  if (decoded.kind === 'PACKET') return [text, ...decoded.infos.map(ppiText)].join(' ');
+  if (decoded.kind === 'PACKET') return [text, ...decoded.infos.map((info) => ppiText(info, toGuest))].join(' ');
   if (!('data' in decoded) || decoded.data.length === 0) return text;
   const shown = Array.from(decoded.data.subarray(0, 32), (b) => b.toString(16).padStart(2, '0')).join('');
   return `${text} data=${shown}${decoded.data.length > 32 ? '...' : ''}`;
