@@ -13,7 +13,8 @@ function inInit(guest: RawGuest, version = V5): void {
 
 interface Fault {
   readonly name: string;
-  readonly act: (rig: Rig) => void;
+  /** What is done, in this order; the values do not matter. */
+  readonly act: (rig: Rig) => unknown;
   readonly reason: RegExp;
 }
 
@@ -24,68 +25,68 @@ const attached = (act: (guest: RawGuest, rig: Rig) => void) => (rig: Rig) => {
 };
 
 const FAULTS: readonly Fault[] = [
-  { name: 'not INIT first', act: ({ guest }) => (guest.open(), nvsp(guest, 100, 6, 30)), reason: /SEND_NDIS_VERSION/ },
+  { name: 'not INIT first', act: ({ guest }) => [guest.open(), nvsp(guest, 100, 6, 30)], reason: /SEND_NDIS_VERSION/ },
   {
     name: 'RNDIS packet in the version phase',
-    act: ({ guest }) => (guest.open(), nvsp(guest, 107)),
+    act: ({ guest }) => [guest.open(), nvsp(guest, 107)],
     reason: /SEND_RNDIS_PACKET/,
   },
-  { name: 'unknown number', act: ({ guest }) => (inInit(guest), nvsp(guest, 999)), reason: /got 999/ },
+  { name: 'unknown number', act: ({ guest }) => [inInit(guest), nvsp(guest, 999)], reason: /got 999/ },
   {
     name: 'short message',
-    act: ({ guest }) => (inInit(guest), guest.nvsp(words(125, 1514))),
+    act: ({ guest }) => [inInit(guest), guest.nvsp(words(125, 1514))],
     reason: /SEND_NDIS_CONFIG.*20 bytes/,
   },
-  { name: 'INIT again', act: ({ guest }) => (inInit(guest), guest.init(V5)), reason: /INIT in the init phase/ },
+  { name: 'INIT again', act: ({ guest }) => [inInit(guest), guest.init(V5)], reason: /INIT in the init phase/ },
   { name: 'INIT when ready', act: attached((guest) => guest.init(V5)), reason: /INIT in the ready phase/ },
   {
     name: 'config twice',
-    act: ({ guest }) => (inInit(guest), guest.config(1514), guest.config(1514)),
+    act: ({ guest }) => [inInit(guest), guest.config(1514), guest.config(1514)],
     reason: /SEND_NDIS_CONFIG came twice/,
   },
   {
     name: 'config in version 1',
-    act: ({ guest }) => (inInit(guest, 2), guest.config(1514)),
+    act: ({ guest }) => [inInit(guest, 2), guest.config(1514)],
     reason: /SEND_NDIS_CONFIG/,
   },
   {
     name: 'NDIS version twice',
-    act: ({ guest }) => (inInit(guest), guest.ndisVersion(6, 1), guest.ndisVersion(6, 1)),
+    act: ({ guest }) => [inInit(guest), guest.ndisVersion(6, 1), guest.ndisVersion(6, 1)],
     reason: /SEND_NDIS_VERSION came twice/,
   },
   {
     name: 'receive buffer before config',
-    act: ({ guest }) => (inInit(guest), guest.receiveBuffer()),
+    act: ({ guest }) => [inInit(guest), guest.receiveBuffer()],
     reason: /before SEND_NDIS_CONFIG/,
   },
   {
     name: 'receive buffer twice',
-    act: ({ guest }) => (inInit(guest), guest.config(1514), guest.receiveBuffer(), guest.receiveBuffer()),
+    act: ({ guest }) => [inInit(guest), guest.config(1514), guest.receiveBuffer(), guest.receiveBuffer()],
     reason: /SEND_RECEIVE_BUFFER came twice/,
   },
   {
     name: 'unknown receive GPADL',
-    act: ({ guest }) => (inInit(guest), guest.config(1514), guest.receiveBuffer(7)),
+    act: ({ guest }) => [inInit(guest), guest.config(1514), guest.receiveBuffer(7)],
     reason: /GPADL 0x7 is not known, expected 0xe1e10/,
   },
   {
     name: 'receive GPADL as send buffer',
-    act: ({ guest }) => (inInit(guest), guest.sendBuffer(0xe1e10)),
+    act: ({ guest }) => [inInit(guest), guest.sendBuffer(0xe1e10)],
     reason: /send buffer: GPADL 0xe1e10/,
   },
   {
     name: 'send buffer twice',
-    act: ({ guest }) => (inInit(guest), guest.sendBuffer(), guest.sendBuffer()),
+    act: ({ guest }) => [inInit(guest), guest.sendBuffer(), guest.sendBuffer()],
     reason: /SEND_SEND_BUFFER came twice/,
   },
   {
     name: 'RNDIS before the receive buffer',
-    act: ({ guest }) => (inInit(guest), guest.config(1514), nvsp(guest, 107, 1, 0xffffffff)),
+    act: ({ guest }) => [inInit(guest), guest.config(1514), nvsp(guest, 107, 1, 0xffffffff)],
     reason: /SEND_RNDIS_PACKET in the init phase: expected SEND_NDIS_VERSION, SEND_RECEIVE_BUFFER first/,
   },
   {
     name: 'send buffer after RNDIS',
-    act: ({ guest, step }) => (
+    act: ({ guest, step }) => [
       inInit(guest),
       guest.config(1514),
       guest.ndisVersion(6, 30),
@@ -93,13 +94,13 @@ const FAULTS: readonly Fault[] = [
       guest.putRndisDirect(words(2, 24, 1, 1, 0, 0x4000)),
       step(),
       guest.all(),
-      guest.sendBuffer()
-    ),
+      guest.sendBuffer(),
+    ],
     reason: /SEND_SEND_BUFFER in the ready phase/,
   },
   {
     name: 'message newer than the version',
-    act: ({ guest }) => (guest.attach(0x40000), nvsp(guest, 131, 0x80, 0x10101)),
+    act: ({ guest }) => [guest.attach(0x40000), nvsp(guest, 131, 0x80, 0x10101)],
     reason: /OID_QUERY_EX/,
   },
   { name: 'chimney message', act: attached((guest) => nvsp(guest, 109)), reason: /SEND_CHIMNEY_DELEGATED_BUFFER/ },
@@ -151,7 +152,7 @@ const FAULTS: readonly Fault[] = [
   },
   {
     name: 'completion before INIT',
-    act: ({ guest, step }) => (guest.open(), guest.put(11, 0, 0n, words(108, 1)), step()),
+    act: ({ guest, step }) => [guest.open(), guest.put(11, 0, 0n, words(108, 1)), step()],
     reason: /not in flight/,
   },
   {

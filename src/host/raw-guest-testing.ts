@@ -49,6 +49,7 @@ export class RawGuest {
   #write = 0;
   #read = 0;
   #id = 0x1000n;
+  readonly #pages: number[] = [];
   readonly #step: () => void;
 
   constructor(arena: Arena, pair: MemoryPair, step: () => void) {
@@ -156,6 +157,7 @@ export class RawGuest {
   putRndisDirect(message: Uint8Array, pfn?: bigint): bigint {
     const id = ++this.#id;
     const page = this.pair.device.memory.allocate('raw guest page', PAGE);
+    this.#pages.push(page);
     this.arena.u8.set(message, page);
     const header = new Uint8Array(24);
     const view = new DataView(header.buffer);
@@ -164,6 +166,11 @@ export class RawGuest {
     view.setBigUint64(16, pfn ?? this.pair.device.memory.pfn(page), true);
     this.put(9, 1, id, words(107, 0, 0xffffffff, 0), header);
     return id;
+  }
+
+  /** Gives back the pages that putRndisDirect took. */
+  releasePages(): void {
+    for (const page of this.#pages.splice(0)) this.pair.device.memory.release(page);
   }
 
   /** Reads the next packet as the completion of `id`; its NVSP status. */
@@ -284,15 +291,24 @@ export function createRig(t: TestContext, options: RigOptions = {}): Rig {
     receiveBytes: options.receiveBytes ?? 512 << 10,
     sendBytes: 256 << 10,
   });
-  const host = Host.create({
-    arena,
-    datapath,
-    machine: 'test',
-    profile: options.profile ?? 'ws2019',
-    nics,
-    offers: bus.pairs.map((pair) => pair.offer),
-    ...(options.uplinks ? { uplinks: options.uplinks } : {}),
-  });
+  const makeHost = () => {
+    try {
+      return Host.create({
+        arena,
+        datapath,
+        machine: 'test',
+        profile: options.profile ?? 'ws2019',
+        nics,
+        offers: bus.pairs.map((pair) => pair.offer),
+        ...(options.uplinks ? { uplinks: options.uplinks } : {}),
+      });
+    } catch (error) {
+      rigs--;
+      bus.close();
+      throw error;
+    }
+  };
+  const host = makeHost();
   const step = () => {
     for (let i = 0; i < 8; i++) host.step();
   };
