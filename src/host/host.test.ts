@@ -1,8 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { createDatapath } from '../datapath/datapath.js';
+import { Arena } from '../memory/arena.js';
+import { linuxSystem } from '../memory/os/mman.js';
+import { openUioDevice } from '../vmbus/uio/device.js';
+import { testMachineName } from '../vmbus/uio/testing.js';
+import { Host } from './host.js';
 import { macText, nicMac, nicUuid, parseStationMac } from './identity.js';
 import { nvspVersionName, PROFILES, profileNamed } from './profiles.js';
-import { createRig, words } from './raw-guest-testing.js';
+import { createRig, RawGuest, words } from './raw-guest-testing.js';
 import { EchoUplink } from './uplinks/echo.js';
 
 const V5 = 0x50000;
@@ -113,4 +119,41 @@ test('profiles by name; a newer release never announces less than an older one o
     }
   }
   assert.deepEqual([0x60001, 2, 0x99].map(nvspVersionName), ['V6.1', 'V1', '0x99']);
+});
+
+test('a machine directory: a guest opens, sends by page ranges, goes, and the next one finds a fresh NIC', (t) => {
+  const arena = Arena.create({ bytes: 80 << 20, system: linuxSystem });
+  const machine = testMachineName();
+  const datapath = createDatapath(arena.memory);
+  const before = arena.free().bytes;
+  const host = Host.create({ arena, datapath, machine, profile: 'ws2022', nics: [{ ringBytes: 65_536 }] });
+  t.after(() => {
+    host.close();
+    assert.equal(arena.free().bytes, before);
+  });
+  const guestArena = Arena.create({ bytes: 80 << 20, system: linuxSystem });
+  const device = openUioDevice(guestArena, host.path!, nicUuid(machine, 0));
+  t.after(() => device.close());
+  let nowMs = 0;
+  const step = () => {
+    host.tick(++nowMs);
+    for (let i = 0; i < 8; i++) host.step();
+  };
+  const guest = new RawGuest(guestArena, { device, offer: host.nics[0]!.offer }, step);
+  for (let round = 1; round <= 3; round++) {
+    guest.attach(V5);
+    assert.equal(host.nics[0]!.phase, 'ready');
+    const id = guest.putRndisDirect(words(8, 12, 0x99));
+    step();
+    assert.equal(guest.completion(id), 1);
+    assert.deepEqual(guest.control(), words(0x80000008, 16, 0x99, 0));
+    assert.equal(host.nics[0]!.state().guestPages.regions, 1);
+    assert.ok(host.fds().length >= 2);
+    guest.close();
+    step();
+    assert.equal(host.nics[0]!.phase, 'closed');
+    assert.equal(host.nics[0]!.state().guestPages.regions, 0);
+    guest.releasePages();
+  }
+  assert.equal(host.nics[0]!.state().opens, 3);
 });

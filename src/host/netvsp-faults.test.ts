@@ -210,6 +210,7 @@ function checkDead(t: TestContext, fault: Fault): void {
   second.attach(V5);
   fault.act(rig);
   assert.equal(nic!.phase, 'dead', fault.name);
+  assert.equal(nic!.filter, 0, fault.name);
   assert.match(nic!.state().reason!, fault.reason, fault.name);
   const { control } = rig.guest.opened.transmit;
   rig.guest.all();

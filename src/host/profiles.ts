@@ -92,9 +92,9 @@ const BASE = {
 const RSC = { rsc: true, maxRanges: 562 } as const;
 
 /**
- * All profiles. Where no source says more: 2012 R2 stays at NVSP 4 (guests first met 5 on hosts later than 2012 R2's
- * release, and a lower ceiling only asks the guest for less); win10 is the client of the 2016 to 2018 releases, so it
- * has NVSP 6 without RSC.
+ * All profiles. NVSP 5 came with Windows Server 2012 R2: its subchannels are what made receive-side scaling in guests
+ * possible, which that release introduced; guests leave UDP checksums alone up to NVSP 4, so those came with it, too.
+ * win10 is the client of the releases between 2016 and 2019: NVSP 6, no RSC.
  */
 export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
   ws2008r2: {
@@ -105,7 +105,6 @@ export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
     maxNdis: NDIS.V6_20,
     offloads: TCP4_ONLY,
     receiveBytes: 15 * MIB,
-    linkSpeedBps: 10_000_000_000,
   },
   ws2012: {
     ...BASE,
@@ -114,14 +113,7 @@ export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
     maxNvsp: NVSP_VERSION.V4,
     offloads: TCP_ONLY,
   },
-  ws2012r2: {
-    ...BASE,
-    name: 'ws2012r2',
-    title: 'Windows Server 2012 R2',
-    maxNvsp: NVSP_VERSION.V4,
-    maxNdis: NDIS.V6_40,
-    offloads: { ...TCP_ONLY, ipv4Header: true },
-  },
+  ws2012r2: { ...BASE, name: 'ws2012r2', title: 'Windows Server 2012 R2', maxNdis: NDIS.V6_40 },
   ws2016: { ...BASE, name: 'ws2016', title: 'Windows Server 2016', maxNdis: NDIS.V6_60 },
   win10: { ...BASE, name: 'win10', title: 'Windows 10', maxNvsp: NVSP_VERSION.V6, maxNdis: NDIS.V6_60 },
   ws2019: {
