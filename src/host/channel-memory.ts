@@ -20,6 +20,9 @@ const FRAGMENTS = 4096;
 const REGIONS = 64;
 /** Largest control message to the guest. */
 const CONTROL_BYTES = 2048;
+/** Transfer-page ranges in one packet to a guest of NDIS 6, and to older ones (facts/linux-guest.md 1.1). */
+const MAX_RANGES = 375;
+const MAX_RANGES_NDIS5 = 64;
 /** Transfer-page packet without its ranges, and what receive traffic leaves free for completions. */
 const TRANSFER_BYTES = 24 + 40 + 8 + 2048;
 
@@ -37,7 +40,7 @@ export class ChannelMemory {
   readonly #held: number[] = [];
 
   /** `port` goes into FRAME.source of this channel's frames. */
-  constructor(arena: Arena, datapath: Datapath, offer: VmbusOffer, port: number, maxRanges: number) {
+  constructor(arena: Arena, datapath: Datapath, offer: VmbusOffer, port: number) {
     this.#arena = arena;
     this.#datapath = datapath;
     this.#offer = offer;
@@ -57,9 +60,6 @@ export class ChannelMemory {
       this.set('heads', this.#take('heads', FRAMES * HEAD_BYTES));
       this.#stage = this.#take('control message', CONTROL_BYTES);
       this.set('port', port);
-      // One packet takes at most half of a small ring.
-      const fit = Math.floor((offer.toGuest.dataBytes / 2 - TRANSFER_BYTES) / 8);
-      this.set('maxRanges', Math.max(1, Math.min(maxRanges, fit)));
       this.channel = new Channel(arena, datapath, this.address, HOST_CHANNEL.at);
     } catch (error) {
       this.#giveBack();
@@ -93,6 +93,7 @@ export class ChannelMemory {
     this.set('sendBytes', 0);
     this.set('sendSectionBytes', 0);
     this.set('offloads', 0);
+    this.#setMaxRanges(MAX_RANGES);
     this.set('nvspBytes', 28);
     this.set('regionCount', 0);
     this.set('regionMissFails', 0);
@@ -119,6 +120,11 @@ export class ChannelMemory {
       this.#datapath.hostReset(this.address);
     }
     return { bytes: size, count };
+  }
+
+  /** What the guest's NDIS can take in one packet. */
+  setNdisMajor(major: number): void {
+    this.#setMaxRanges(major < 6 ? MAX_RANGES_NDIS5 : MAX_RANGES);
   }
 
   useSendBuffer(sectionBytes: number): void {
@@ -153,6 +159,12 @@ export class ChannelMemory {
   release(): void {
     this.channel.release();
     this.#giveBack();
+  }
+
+  /** One packet takes at most half of a small ring. */
+  #setMaxRanges(most: number): void {
+    const fit = Math.floor((this.#offer.toGuest.dataBytes / 2 - TRANSFER_BYTES) / 8);
+    this.set('maxRanges', Math.max(1, Math.min(most, fit)));
   }
 
   #take(name: string, bytes: number): number {

@@ -176,6 +176,7 @@ export class Netvsp {
         this.ndisMajor = message.value.ndisMajorVersion;
         this.ndisMinor = message.value.ndisMinorVersion;
         this.#ndisVersion = true;
+        this.#memory.setNdisMajor(this.ndisMajor);
         break;
       case 'SEND_RECEIVE_BUFFER':
         this.#once(this.#receiveBuffer, kind);

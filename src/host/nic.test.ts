@@ -121,6 +121,30 @@ test('several packets in one message; one bad one and none goes, with status 2, 
   assert.equal(receive(rig.guests[1]!).length, 1);
 });
 
+test('a burst for a guest of NDIS 5 comes in packets of at most 64 ranges', (t) => {
+  for (const [major, packets] of [
+    [5, 2],
+    [6, 1],
+  ] as const) {
+    const rig = createRig(t, { nics: [{}, {}] });
+    const [first, second] = rig.guests;
+    first!.attach(V61);
+    second!.open();
+    second!.init(V61);
+    second!.config(1514);
+    second!.ndisVersion(major, 0);
+    second!.receiveBuffer();
+    second!.sendBuffer();
+    second!.initialize();
+    second!.set(0x0001010e, words(1));
+    const one = packet(frame(MAC[1], MAC[0], 60)); // a hundred of them, in one message
+    assert.equal(send(rig, 0, concat(...Array.from({ length: 100 }, () => one))), 1);
+    const came = second!.all();
+    assert.deepEqual([came.length, came.reduce((n, { ranges }) => n + ranges.length, 0)], [packets, 100]);
+    rig.close();
+  }
+});
+
 test('nothing is delivered before a packet filter, without a link, or to a NIC without a guest', (t) => {
   const rig = createRig(t, { nics: [{}, {}] });
   const [first, second] = rig.guests;

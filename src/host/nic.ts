@@ -86,7 +86,7 @@ export class Nic implements SwitchPort {
       onMac: (mac) => this.#useMac(mac, options.mayUseMac),
     });
     this.macs = [this.#adapter.permanentMac];
-    this.#memory = new ChannelMemory(offer.arena, datapath, offer, options.port, profile.maxRanges);
+    this.#memory = new ChannelMemory(offer.arena, datapath, offer, options.port);
     try {
       this.#workshop = new FrameWorkshop(offer.arena, datapath, `${options.name} frame workshop`);
     } catch (error) {

@@ -45,8 +45,6 @@ export interface Profile {
   readonly maxPacketsPerMessage: number;
   /** RNDIS initialize: alignment of packets in one send, as a power of two. */
   readonly alignmentShift: number;
-  /** Transfer-page ranges in one packet to the guest. */
-  readonly maxRanges: number;
   /** Channels that a guest may have. */
   readonly maxQueues: number;
   readonly linkSpeedBps: number;
@@ -83,13 +81,9 @@ const BASE = {
   sendSectionBytes: 6144,
   maxPacketsPerMessage: 8,
   alignmentShift: 3,
-  maxRanges: 375,
   maxQueues: 1,
   linkSpeedBps: 10_000_000_000,
 } as const;
-
-/** Coalesced receives are let through up to 562 ranges (facts/hyper-v-host.md 6). */
-const RSC = { rsc: true, maxRanges: 562 } as const;
 
 /**
  * All profiles. NVSP 5 came with Windows Server 2012 R2: its subchannels are what made receive-side scaling in guests
@@ -118,7 +112,7 @@ export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
   win10: { ...BASE, name: 'win10', title: 'Windows 10', maxNvsp: NVSP_VERSION.V6, maxNdis: NDIS.V6_60 },
   ws2019: {
     ...BASE,
-    ...RSC,
+    rsc: true,
     name: 'ws2019',
     title: 'Windows Server 2019',
     maxNvsp: NVSP_VERSION.V61,
@@ -126,7 +120,7 @@ export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
   },
   ws2022: {
     ...BASE,
-    ...RSC,
+    rsc: true,
     name: 'ws2022',
     title: 'Windows Server 2022',
     maxNvsp: NVSP_VERSION.V61,
@@ -134,7 +128,7 @@ export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
   },
   azure: {
     ...BASE,
-    ...RSC,
+    rsc: true,
     name: 'azure',
     title: 'Azure',
     maxNvsp: NVSP_VERSION.V61,
