@@ -46,6 +46,8 @@ export interface Rig {
   /** u32 arrays of 1024 entries for handles and frames. */
   readonly handles: number;
   readonly frames: number;
+  /** Bytes for frames that the host makes itself. */
+  readonly ownFrames: number;
   close(): void;
 }
 
@@ -193,6 +195,7 @@ export function createRig(arena: Arena, datapath: Datapath, options: RigOptions 
     sendBuffer,
     handles: reserve('handles', 4096),
     frames: reserve('frame list', 4096),
+    ownFrames: reserve('own frames', 128 << 10),
     close() {
       for (const address of taken.reverse()) arena.release(address);
     },

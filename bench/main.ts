@@ -1,0 +1,89 @@
+// npm run bench [-- SUITE...] [--rounds N] [--json]: figures of this machine, medians over several rounds, beside the
+// goals of the project. Suites: datapath (default).
+import { parseArgs } from 'node:util';
+import { calibrate, MODES, type Mode, measureHalves, measureOneThread, measureTwoThreads, SIZES } from './datapath.js';
+import { median } from './traffic.js';
+
+/** Goals (facts/performance.md 9): ns per packet for the halves, Mpps for the rest. */
+const GOALS = {
+  halves: { guestReceive: 35, guestTransmit: 15 },
+  oneThread: { 64: { rx: 20, tx: 50, echo: 14 }, 1500: { rx: 7, tx: 16, echo: 5 } },
+  near: { 64: { rx: 15, tx: 25, echo: 11 }, 1500: {} },
+  far: { 64: { rx: 4, tx: 7, echo: 3 }, 1500: {} },
+} as const;
+/** Between the two placements of the virtual CPUs (facts/performance.md 0), ns. */
+const NEAR_BELOW_NS = 250;
+
+interface Row {
+  readonly work: string;
+  readonly bytes: number;
+  readonly value: number;
+  readonly unit: 'ns' | 'Mpps';
+  readonly goal?: number | undefined;
+  readonly note?: string;
+}
+
+async function datapath(rounds: number): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const bytes of SIZES) {
+    const samples = Array.from({ length: rounds }, () => measureHalves(bytes, bytes === 64 ? 2000 : 800));
+    for (const half of ['guestTransmit', 'guestReceive', 'hostReceive', 'hostDeliver'] as const) {
+      const goal = bytes === 64 ? (GOALS.halves as Partial<Record<string, number>>)[half] : undefined;
+      rows.push({ work: `half: ${half}`, bytes, value: median(samples.map((one) => one[half])), unit: 'ns', goal });
+    }
+  }
+  for (const bytes of SIZES) {
+    for (const mode of MODES) {
+      const value = measureOneThread(bytes, mode, rounds * 3);
+      rows.push({ work: `one thread: ${mode}`, bytes, value, unit: 'Mpps', goal: GOALS.oneThread[bytes][mode] });
+    }
+  }
+  for (const bytes of SIZES) {
+    for (const mode of MODES) {
+      const { mpps, roundTripNs } = await measureTwoThreads(bytes, mode, rounds * 3);
+      const place = roundTripNs < NEAR_BELOW_NS ? 'near' : 'far';
+      const goal = (GOALS[place][bytes] as Partial<Record<Mode, number>>)[mode];
+      const note = `cores ${place} (${roundTripNs.toFixed(0)} ns round trip)`;
+      rows.push({ work: `two threads: ${mode}`, bytes, value: mpps, unit: 'Mpps', goal, note });
+    }
+  }
+  return rows;
+}
+
+const SUITES: Record<string, (rounds: number) => Promise<Row[]>> = { datapath };
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { rounds: { type: 'string', default: '5' }, json: { type: 'boolean', default: false } },
+});
+const rounds = Number(values.rounds);
+const wanted = positionals.length > 0 ? positionals : ['datapath'];
+const unknown = wanted.find((name) => !(name in SUITES));
+if (unknown !== undefined || !Number.isInteger(rounds) || rounds < 1 || rounds > 100) {
+  const what = unknown === undefined ? `--rounds ${values.rounds}: expected 1 to 100` : `no suite ${unknown}`;
+  process.stderr.write(`bench: ${what}; suites: ${Object.keys(SUITES).join(', ')}\n`);
+  process.exit(1);
+}
+
+const calibration = calibrate();
+const results: Record<string, Row[]> = {};
+for (const name of wanted) results[name] = await SUITES[name]!(rounds);
+
+if (values.json) {
+  process.stdout.write(
+    `${JSON.stringify({ node: process.version, calibrationNs: calibration, rounds, results }, null, 2)}\n`,
+  );
+} else {
+  process.stdout.write(
+    `node ${process.version}, calibration loop ${calibration.toFixed(2)} ns, medians of ${rounds} rounds\n`,
+  );
+  for (const [name, rows] of Object.entries(results)) {
+    process.stdout.write(`\n${name}\n`);
+    for (const { work, bytes, value, unit, goal, note } of rows) {
+      const met = goal === undefined ? '' : (unit === 'ns' ? value <= goal : value >= goal) ? 'met' : 'missed';
+      const target = goal === undefined ? '' : `goal ${unit === 'ns' ? '<=' : '>='} ${goal} ${met}`;
+      const line = `  ${work.padEnd(24)} ${String(bytes).padStart(5)} B ${value.toFixed(1).padStart(8)} ${unit.padEnd(5)} ${target.padEnd(22)} ${note ?? ''}`;
+      process.stdout.write(`${line.trimEnd()}\n`);
+    }
+  }
+}
