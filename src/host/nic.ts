@@ -255,6 +255,7 @@ export class Nic implements SwitchPort {
     for (let polls = 0; polls < MAX_POLLS && this.#netvsp.serving; polls++) {
       // As a real host, it reads on only while what it owes the guest finds room.
       if (!this.#netvsp.flush()) {
+        this.#checkRing();
         this.#memory.set('blocked', CONTROL_ROOM);
         break;
       }
@@ -263,8 +264,7 @@ export class Nic implements SwitchPort {
       if (messages > 0) this.#netvsp.onRndis();
       if (frames > 0) this.#sink.forward(this.#memory.get('frames'), frames);
       this.#datapath.hostComplete(address);
-      const fault = channel.error;
-      if (fault) throw new ChannelFault(`ring: ${fault.name}, value 0x${fault.detail.toString(16)}`);
+      this.#checkRing();
       const events = this.#memory.get('eventUsed');
       if (events > 0) channel.drainEvents(this.#onEvent);
       work += messages + (events > 0 ? 1 : 0);
@@ -277,6 +277,11 @@ export class Nic implements SwitchPort {
         this.#memory.set('blocked', CONTROL_ROOM);
     }
     return work;
+  }
+
+  #checkRing(): void {
+    const fault = this.#memory.channel.error;
+    if (fault) throw new ChannelFault(`ring: ${fault.name}, value 0x${fault.detail.toString(16)}`);
   }
 
   readonly #onEvent = (kind: number, low: number, high: number, a: number, _b: number, payload: Uint8Array): void => {
