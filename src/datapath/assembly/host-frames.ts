@@ -9,25 +9,9 @@ import { scratch } from './scratch';
 const MAX_INFO: u32 = 1024; // per-packet info that one packet may carry
 const MAX_HEADER: u32 = 16384; // headers up to the end of the per-packet info
 
-/** Makes a FRAME of `bytes` bytes that begin `skip` bytes behind the cursor; `flat` is their address when the whole
- *  message is one piece, else 0. Returns a FRAME_ERROR. */
+/** Fills a FRAME of `bytes` bytes whose fragments are at `first`. */
 @inline
-function addFrame(ch: u32, flat: u32, skip: u32, bytes: u32): u32 {
-  const index = load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT);
-  const used = load<u32>(ch, L.HOST_CHANNEL_FRAGMENT_COUNT);
-  const capacity = load<u32>(ch, L.HOST_CHANNEL_FRAGMENT_CAPACITY);
-  if (index >= load<u32>(ch, L.HOST_CHANNEL_FRAME_CAPACITY) || used >= capacity) return L.FRAME_ERROR_TOO_MANY;
-  const first = load<u32>(ch, L.HOST_CHANNEL_FRAGMENTS) + (used << 3);
-  const frame = load<u32>(ch, L.HOST_CHANNEL_FRAMES) + index * L.SIZEOF_FRAME;
-  let n: u32 = 1;
-  if (flat != 0) {
-    store<u32>(first, flat, L.FRAGMENT_ADDRESS);
-    store<u32>(first, bytes, L.FRAGMENT_BYTES);
-  } else {
-    const copy = load<u32>(ch, L.HOST_CHANNEL_HEADS) + index * L.HEAD_BYTES;
-    n = cutFragments(first, capacity - used, copy, skip, bytes, bytes < L.HEAD_BYTES ? bytes : L.HEAD_BYTES);
-    if (n == 0) return L.FRAME_ERROR_TOO_MANY;
-  }
+function fillFrame(frame: u32, first: u32, n: u32, bytes: u32, source: u32, transaction: u32): void {
   store<u32>(frame, first, L.FRAME_FRAGMENTS);
   store<u32>(frame, n, L.FRAME_FRAGMENT_COUNT);
   store<u32>(frame, bytes, L.FRAME_LENGTH);
@@ -37,12 +21,9 @@ function addFrame(ch: u32, flat: u32, skip: u32, bytes: u32): u32 {
   store<u32>(frame, l4Offset, L.FRAME_L4_OFFSET);
   store<u32>(frame, 0, L.FRAME_HASH);
   store<u32>(frame, load<u32>(first, L.FRAGMENT_ADDRESS), L.FRAME_HEAD);
-  store<u32>(frame, load<u32>(ch, L.HOST_CHANNEL_PORT), L.FRAME_SOURCE);
-  store<u32>(frame, load<u32>(ch, L.HOST_CHANNEL_TRANSACTION_COUNT), L.FRAME_TRANSACTION);
+  store<u32>(frame, source, L.FRAME_SOURCE);
+  store<u32>(frame, transaction, L.FRAME_TRANSACTION);
   store<u32>(frame, 0, L.FRAME_SOURCE_BUFFER);
-  store<u32>(ch, used + n, L.HOST_CHANNEL_FRAGMENT_COUNT);
-  store<u32>(ch, index + 1, L.HOST_CHANNEL_FRAME_COUNT);
-  return L.FRAME_ERROR_NONE;
 }
 
 export let lsoFrames: u32 = 0;
@@ -50,12 +31,21 @@ export let checksumFrames: u32 = 0;
 export let vlanFrames: u32 = 0;
 export let frameBytes: u32 = 0;
 
-/** Parses the packet messages back to back in the pieces. Returns a FRAME_ERROR; frames already added are taken back
- *  by the caller. */
+/** Parses the packet messages back to back in the pieces. Returns a FRAME_ERROR, and then none is
+ *  added. */
 export function parsePackets(ch: u32): u32 {
   const longest = load<u32>(ch, L.HOST_CHANNEL_MAX_FRAME_BYTES);
   lsoFrames = checksumFrames = vlanFrames = frameBytes = 0;
-  const flat = pieceCount == 1;
+  const source = load<u32>(ch, L.HOST_CHANNEL_PORT);
+  const transaction = load<u32>(ch, L.HOST_CHANNEL_TRANSACTION_COUNT);
+  const fragments = load<u32>(ch, L.HOST_CHANNEL_FRAGMENTS);
+  const fragmentCapacity = load<u32>(ch, L.HOST_CHANNEL_FRAGMENT_CAPACITY);
+  const frames = load<u32>(ch, L.HOST_CHANNEL_FRAMES);
+  const frameCapacity = load<u32>(ch, L.HOST_CHANNEL_FRAME_CAPACITY);
+  let index = load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT);
+  let used = load<u32>(ch, L.HOST_CHANNEL_FRAGMENT_COUNT);
+  const flat = pieceCount == 1; // one piece, as every send section is
+  clearInfos();
   let left = totalBytes;
   let at = load<u32>(pieceAt(0));
   let length: u32 = 0;
@@ -84,7 +74,7 @@ export function parsePackets(ch: u32): u32 {
     // Bounded by the remaining bytes, not by the message length, as the real host does.
     const body = left - BODY;
     if (dataBytes == 0 || dataOffset > body || dataBytes > body - dataOffset) return L.FRAME_ERROR_DATA_RANGE;
-    clearInfos();
+    if (flags != 0) clearInfos();
     if (infoBytes != 0) {
       if (infoOffset > body || infoBytes > body - infoOffset || infoBytes > MAX_INFO) return L.FRAME_ERROR_PPI_RANGE;
       const infoEnd = BODY + infoOffset + infoBytes;
@@ -94,14 +84,31 @@ export function parsePackets(ch: u32): u32 {
       if (error != 0) return error;
     }
     if (dataBytes < 14 || (dataBytes > longest && (flags & L.PACKET_FLAG_TX_TSO) == 0)) return L.FRAME_ERROR_FRAME_LENGTH;
-    const error = addFrame(ch, flat ? at + BODY + dataOffset : 0, BODY + dataOffset, dataBytes);
-    if (error != 0) return error;
+    if (index >= frameCapacity || used >= fragmentCapacity) return L.FRAME_ERROR_TOO_MANY;
+    const first = fragments + (used << 3);
+    let n: u32 = 1;
+    if (flat) {
+      store<u32>(first, at + BODY + dataOffset, L.FRAGMENT_ADDRESS);
+      store<u32>(first, dataBytes, L.FRAGMENT_BYTES);
+    } else {
+      const copy = load<u32>(ch, L.HOST_CHANNEL_HEADS) + index * L.HEAD_BYTES;
+      const head = dataBytes < L.HEAD_BYTES ? dataBytes : L.HEAD_BYTES;
+      n = cutFragments(first, fragmentCapacity - used, copy, BODY + dataOffset, dataBytes, head);
+      if (n == 0) return L.FRAME_ERROR_TOO_MANY;
+    }
+    fillFrame(frames + index * L.SIZEOF_FRAME, first, n, dataBytes, source, transaction);
+    index++;
+    used += n;
     frameBytes += dataBytes;
-    if (flags & L.PACKET_FLAG_TX_TSO) lsoFrames++;
-    else if (flags & (L.PACKET_FLAG_TX_TCP_CHECKSUM | L.PACKET_FLAG_TX_UDP_CHECKSUM)) checksumFrames++;
-    if (flags & L.PACKET_FLAG_VLAN) vlanFrames++;
+    if (flags != 0) {
+      if (flags & L.PACKET_FLAG_TX_TSO) lsoFrames++;
+      else if (flags & (L.PACKET_FLAG_TX_TCP_CHECKSUM | L.PACKET_FLAG_TX_UDP_CHECKSUM)) checksumFrames++;
+      if (flags & L.PACKET_FLAG_VLAN) vlanFrames++;
+    }
     if (flat) at += length;
     else advance(length);
   }
+  store<u32>(ch, index, L.HOST_CHANNEL_FRAME_COUNT);
+  store<u32>(ch, used, L.HOST_CHANNEL_FRAGMENT_COUNT);
   return L.FRAME_ERROR_NONE;
 }

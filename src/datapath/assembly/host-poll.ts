@@ -91,11 +91,8 @@ function takeMessage(ch: u32): u32 {
     }
   }
   const frames = load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT);
-  const fragments = load<u32>(ch, L.HOST_CHANNEL_FRAGMENT_COUNT);
   if (error == L.FRAME_ERROR_NONE) error = parsePackets(ch);
   if (error != L.FRAME_ERROR_NONE) {
-    store<u32>(ch, frames, L.HOST_CHANNEL_FRAME_COUNT);
-    store<u32>(ch, fragments, L.HOST_CHANNEL_FRAGMENT_COUNT);
     // With an empty table it may fit.
     if (error == L.FRAME_ERROR_TOO_MANY && frames != 0) return LATER;
     store<u32>(ch, error, L.HOST_CHANNEL_FRAME_ERROR);
