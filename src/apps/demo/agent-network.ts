@@ -19,7 +19,8 @@ export function ip(...words: string[]): Promise<string> {
 }
 
 export async function configure(settings: Interface): Promise<{ mac: string }> {
-  const { ifname, mac, mtu, ipv4, ipv6 } = settings;
+  const { ifname, mac, mtu, gsoMaxBytes, ipv4, ipv6 } = settings;
+  if (gsoMaxBytes) await ip('link', 'set', 'dev', ifname, 'gso_max_size', String(gsoMaxBytes));
   await ip('link', 'set', 'dev', ifname, ...(mac ? ['address', mac] : []), 'mtu', String(mtu));
   await ip('address', 'add', ipv4, 'dev', ifname);
   await ip('link', 'set', 'dev', ifname, 'up');

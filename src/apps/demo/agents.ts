@@ -24,6 +24,8 @@ export interface CallOptions {
 
 export class Agent {
   readonly name: string;
+  /** Resolves once it has its namespace; rejects when it cannot have one. */
+  readonly started: Promise<void>;
   readonly #child: ChildProcess;
   readonly #pending = new Map<number, Pending>();
   readonly #ended: Promise<void>;
@@ -49,28 +51,40 @@ export class Agent {
       // 'close' comes after the last of stderr.
       child.on('close', (code, signal) => end(signal ?? `exit code ${code}`));
     });
+    this.started = this.#waitForHello();
+    this.started.catch(() => {}); // who stops it before it has started does not wait for this
   }
 
-  /** Starts an agent in a new network namespace. Rejects when it cannot have one. */
-  static start(name: string): Promise<Agent> {
+  /** Starts an agent in a new network namespace; `started` rejects when it cannot have one. */
+  static spawn(name: string): Agent {
     const child = fork(fileURLToPath(new URL('./agent.js', import.meta.url)), [], {
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       execArgv: [],
     });
-    const agent = new Agent(name, child);
+    return new Agent(name, child);
+  }
+
+  /** The same, once it has started. */
+  static async start(name: string): Promise<Agent> {
+    const agent = Agent.spawn(name);
+    await agent.started;
+    return agent;
+  }
+
+  #waitForHello(): Promise<void> {
     return new Promise((resolve, reject) => {
       const fail = (why: string) => {
         clearTimeout(timer);
-        child.kill('SIGKILL');
-        reject(new Error(`agent ${name}: ${why}`));
+        this.#child.kill('SIGKILL');
+        reject(new Error(`agent ${this.name}: ${why}`));
       };
       const timer = setTimeout(() => fail(`did not start in ${START_MS} ms`), START_MS);
-      child.once('message', (message: AgentMessage) => {
+      this.#child.once('message', (message: AgentMessage) => {
         if (message.type !== 'hello') return fail(message.type === 'failed' ? message.reason : 'said no hello');
         clearTimeout(timer);
-        resolve(agent);
+        resolve();
       });
-      agent.#ended.then(() => fail(agent.#obituary ?? 'ended'));
+      this.#ended.then(() => fail(this.#obituary ?? 'ended'));
     });
   }
 
@@ -101,11 +115,16 @@ export class Agent {
     });
   }
 
-  /** Ends the process; its namespace goes with it. */
-  async stop(): Promise<void> {
+  /** Ends the process, without waiting for its end. */
+  kill(): void {
     this.#obituary ??= 'was stopped';
     this.#failAll();
     this.#child.kill('SIGKILL');
+  }
+
+  /** Ends the process; its namespace goes with it. */
+  async stop(): Promise<void> {
+    this.kill();
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, END_MS);

@@ -1,6 +1,9 @@
 // What the demo's three kinds of parties say to each other: the main thread, the agents (one process per network
 // namespace) and the data worker (host and guests).
+import type { ProfileName } from '../../host/profiles.js';
 import type { UdpSent, UdpVerdict } from './udp-schedule.js';
+
+export type { UdpSent, UdpVerdict } from './udp-schedule.js';
 
 export type Family = 4 | 6;
 
@@ -10,6 +13,8 @@ export interface Interface {
   /** Left as it is when not given. */
   readonly mac?: string;
   readonly mtu: number;
+  /** Largest TSO packet, when there is a limit. */
+  readonly gsoMaxBytes?: number;
   /** With prefix length. */
   readonly ipv4: string;
   readonly ipv6?: string;
@@ -86,15 +91,15 @@ export type AgentMessage =
 /** What the data worker is started with. */
 export interface WorkerData {
   readonly machine: string;
-  readonly profile: string;
+  readonly profile: ProfileName;
   readonly mtu: number;
   /** `netnsPid` is a process of the namespace that the TAP `ifname` is made in; 0 in replay mode: there is no TAP. */
   readonly nics: readonly { readonly ifname: string; readonly netnsPid: number }[];
   readonly uplink:
     | { readonly kind: 'tap'; readonly ifname: string; readonly netnsPid: number }
     | { readonly kind: 'echo' };
-  /** Capture file, in replay mode. */
-  readonly replay?: string;
+  /** No TAP interfaces: traffic comes from a capture file. */
+  readonly replay?: boolean;
 }
 
 export interface NicReady {
@@ -105,6 +110,8 @@ export interface NicReady {
   readonly ndisVersion: string;
   readonly offloads: readonly string[];
   readonly linkSpeedBps: number;
+  /** Largest TSO packet that the interface's stack may make; 0: none. */
+  readonly gsoMaxBytes?: number;
 }
 
 export type Counters = Readonly<Record<string, number>>;
@@ -116,9 +123,11 @@ export interface WorkerStats {
     readonly guest: Counters;
     /** u64 cells of HOST_CHANNEL. */
     readonly host: Counters;
-    /** Phase of the host's side, with the reason when it is dead. */
+    /** Phase of the host's side ("ready" when all is well), or why it is dead. */
     readonly hostState: string;
   }[];
+  /** Why drivers failed. */
+  readonly failures?: readonly string[];
   readonly switch: Counters;
   readonly uplink: Counters;
 }
@@ -126,7 +135,10 @@ export interface WorkerStats {
 export interface Replayed {
   readonly sent: number;
   readonly received: number;
+  /** Altered or out of order. */
   readonly wrong: number;
+  readonly bytes: number;
+  readonly seconds: number;
 }
 
 export type WorkerRequest =

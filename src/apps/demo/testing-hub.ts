@@ -64,7 +64,7 @@ function main(): void {
     else {
       const sent = 100 * request.loops;
       const received = sent - (faults.dropEvery ?? 0);
-      say({ type: 'replayed', id: request.id, sent, received, wrong: 0 });
+      say({ type: 'replayed', id: request.id, sent, received, wrong: 0, bytes: received * 60, seconds: 0.01 });
     }
   });
   setImmediate(turn);
@@ -105,7 +105,7 @@ function stats(sides: readonly Side[]) {
     const { sent = 0, received = 0 } = sides[i] ?? {};
     const badRange = i === 0 ? (faults.badRange ?? 0) : 0;
     const guest = { txPackets: sent, txCopied: sent, txMessages: sent, rxPackets: received, rxBadRange: badRange };
-    return { name: nic.ifname, guest, host: { txPackets: sent, rxPackets: received }, hostState: 'running' };
+    return { name: nic.ifname, guest, host: { txPackets: sent, rxPackets: received }, hostState: 'ready' };
   });
   return { nics, switch: { flooded: 0 }, uplink: { read: sides.at(-1)?.sent ?? 0 } };
 }

@@ -1,0 +1,48 @@
+// Ctrl-C and its like: the first one ends the app in order, the second at once.
+import { constants } from 'node:os';
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/** The app was ended by a signal. */
+export class Interrupted extends Error {
+  override readonly name = 'Interrupted';
+  readonly signal: NodeJS.Signals;
+  constructor(signal: NodeJS.Signals) {
+    super(`ended by ${signal}`);
+    this.signal = signal;
+  }
+}
+
+const exitCode = (signal: NodeJS.Signals): number => 128 + constants.signals[signal];
+
+/** Exit code of a process that a signal ended, as shells have it. */
+export const exitCodeOf = (interrupted: Interrupted): number => exitCode(interrupted.signal);
+
+export interface Interrupt {
+  /** Rejects with Interrupted at the first signal; never resolves. */
+  readonly happened: Promise<never>;
+  /** Signals are the process's own again. */
+  over(): void;
+}
+
+/** `kill` is called at the second signal, right before the process ends. */
+export function onInterrupt(kill: () => void): Interrupt {
+  let reject: (reason: Interrupted) => void;
+  let signals = 0;
+  const happened = new Promise<never>((_, refuse) => {
+    reject = refuse;
+  });
+  happened.catch(() => {}); // nobody may be waiting when it comes
+  const hear = (signal: NodeJS.Signals) => {
+    if (++signals === 1) return reject(new Interrupted(signal));
+    kill();
+    process.exit(exitCode(signal));
+  };
+  for (const signal of SIGNALS) process.on(signal, hear);
+  return {
+    happened,
+    over() {
+      for (const signal of SIGNALS) process.off(signal, hear);
+    },
+  };
+}

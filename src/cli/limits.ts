@@ -1,0 +1,45 @@
+// Options that several commands have.
+import { InvalidArgumentError, Option } from 'commander';
+import {
+  DEFAULT_PROFILE,
+  MTU,
+  NICS,
+  OptionError,
+  parseProfile,
+  parseSeconds,
+  parseWhole,
+} from '../apps/demo/options.js';
+import { UplinkError } from '../host/uplinks/index.js';
+
+/** A parser as commander wants it. */
+export function parser<T>(parse: (text: string) => T): (text: string) => T {
+  return (text) => {
+    try {
+      return parse(text);
+    } catch (error) {
+      if (error instanceof OptionError || error instanceof UplinkError) throw new InvalidArgumentError(error.message);
+      throw error;
+    }
+  };
+}
+
+/** `min`: the demo needs two. */
+export const nicsOption = (min: number): Option =>
+  new Option('--nics <count>', `NICs on the switch, ${min} to ${NICS.max}`)
+    .default(NICS.default)
+    .argParser(parser((text) => parseWhole({ ...NICS, min }, text)));
+
+export const profileOption = (): Option =>
+  new Option('--profile <name>', 'which host to be: ws2008r2, ws2012, ws2012r2, ws2016, win10, ws2019, ws2022, azure')
+    .default(DEFAULT_PROFILE)
+    .argParser(parser((text) => parseProfile(text)));
+
+export const mtuOption = (): Option =>
+  new Option('--mtu <bytes>', `MTU of the NICs, ${MTU.min} to ${MTU.max}; 9000 for jumbo frames`)
+    .default(MTU.default)
+    .argParser(parser((text) => parseWhole(MTU, text)));
+
+export const secondsOption = (what: string): Option =>
+  new Option('--seconds <time>', what).argParser(parser((text) => parseSeconds(text)));
+
+export const jsonOption = (): Option => new Option('--json', 'print one JSON document instead').default(false);

@@ -1,0 +1,27 @@
+// Command line: parses, calls the app, prints, sets the exit code. Errors are one line on stderr and exit code 1.
+import { Command, CommanderError } from 'commander';
+import { packageVersion } from '../apps/package-info.js';
+import { addDemo } from './demo.js';
+import { addHost } from './host.js';
+
+function makeProgram(): Command {
+  const program = new Command('netvsc')
+    .description('The Hyper-V network device in user space: guest driver, host and virtual switch')
+    .version(packageVersion())
+    .showSuggestionAfterError(true)
+    .configureOutput({ outputError: (text, write) => write(`netvsc: ${text.replace(/^error: /, '')}`) });
+  addDemo(program);
+  addHost(program);
+  for (const command of program.commands) command.copyInheritedSettings(program).exitOverride();
+  return program.exitOverride();
+}
+
+try {
+  await makeProgram().parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode;
+  else {
+    process.stderr.write(`netvsc: ${(error as Error).message}\n`);
+    process.exitCode = 1;
+  }
+}
