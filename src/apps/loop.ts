@@ -25,6 +25,9 @@ const SPIN_MS = 0.05;
 /** Longest sleep, so that deadlines are met although nothing arrives. */
 const SLEEP_MS = 10;
 
+/** Wall clock at time 0 of a loop of this thread, nanoseconds since 1970. */
+export const loopEpochNs = (): bigint => BigInt(Math.round(performance.timeOrigin * 1000)) * 1000n;
+
 export class PollLoop {
   readonly #members: Pollable[] = [];
   readonly #wake = new EventFd();

@@ -39,6 +39,8 @@ export interface HostOptions {
   readonly offers?: readonly VmbusOffer[];
   /** Random 32 bits, for the switch's table. */
   readonly seed?: number;
+  /** Wall clock at the loop's time 0, nanoseconds since 1970: timestamps of captures. Default 0. */
+  readonly epochNs?: bigint;
 }
 
 export class Host {
@@ -99,7 +101,8 @@ export class Host {
       const uplinks: Uplink[] = [];
       this.uplinks = uplinks;
       for (const factory of options.uplinks ?? []) {
-        const uplink = factory({ arena, datapath, sink: this.switch, number: this.switch.freeNumber() });
+        const number = this.switch.freeNumber();
+        const uplink = factory({ arena, datapath, sink: this.switch, number, epochNs: options.epochNs ?? 0n });
         this.#undo.push(() => uplink.close());
         this.switch.addPort(uplink);
         uplinks.push(uplink);

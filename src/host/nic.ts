@@ -184,6 +184,7 @@ export class Nic implements SwitchPort {
       uuid: this.offer.uuid,
       mac: macText(this.#adapter.currentMac),
       phase,
+      guestPid: this.offer.guestPid,
       reason,
       nvspVersion: version === 0 ? undefined : nvspVersionName(version),
       ndisVersion: ndisMajor === 0 ? undefined : `${ndisMajor}.${ndisMinor}`,

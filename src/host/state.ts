@@ -10,6 +10,8 @@ export interface NicState {
   readonly uuid: string;
   readonly mac: string;
   readonly phase: ChannelPhase;
+  /** Process of the guest that has the channel open, on a machine directory. */
+  readonly guestPid: number | undefined;
   /** Why the phase is `dead` or `stopped`: which message, what was expected, what came. */
   readonly reason: string | undefined;
   /** "V6.1" */

@@ -90,6 +90,8 @@ export interface VmbusOffer {
    *  the reason in `lastRefusal`. Regions stay mapped until `closed`. */
   mapGuestPage(pfn: bigint): GuestRegion | undefined;
   readonly lastRefusal: string;
+  /** Process that has the channel open; undefined when nobody has, or when it is known to be this very memory's user. */
+  readonly guestPid: number | undefined;
   /** Withdraws the device: the guest's descriptor reports the end. */
   rescind(): void;
 }

@@ -147,7 +147,7 @@ function widen(
     throw new WireError(layout.name, 'objectSize', `expected ${least}..${bytes.length} bytes, got ${objectSize}`);
   }
   const whole = new Uint8Array(layout.size);
-  whole.set(bytes.subarray(0, least));
+  whole.set(bytes.subarray(0, Math.min(objectSize, layout.size)));
   return whole;
 }
 
@@ -158,5 +158,7 @@ export function decodeNdisOffload(bytes: Uint8Array): ReturnType<typeof NdisOffl
 
 /** Any revision; fields that its revision lacks are zero, which means "no change". Throws WireError. */
 export function decodeNdisOffloadParameters(bytes: Uint8Array): ReturnType<typeof NdisOffloadParameters.decode> {
-  return NdisOffloadParameters.decode(widen(NdisOffloadParameters, NDIS_OFFLOAD_PARAMETERS_SIZE, bytes));
+  // Linux at NVSP 4 and below sends revision 3 cut to 22 bytes (facts/linux-guest.md 2.1), so the size alone counts.
+  const least = NDIS_OFFLOAD_PARAMETERS_SIZE[1];
+  return NdisOffloadParameters.decode(widen(NdisOffloadParameters, { 1: least, 2: least, 3: least }, bytes));
 }

@@ -114,6 +114,9 @@ test('offload parameters by revision', () => {
     assert.equal(decoded.tcpIpv6Checksum, 4);
     assert.equal(decoded.rscIpv4, revision === 3 ? 2 : 0);
   }
+  // Linux at NVSP 4: revision 3 cut to 22 bytes.
+  const cut = n.decodeNdisOffloadParameters(hex('80 03 1600 01 02 00*16'));
+  assert.deepEqual([cut.revision, cut.objectSize], [3, 22]);
   assert.throws(() => n.decodeNdisOffloadParameters(hex('80 00 1400 00*16')), /revision/);
   assert.throws(() => n.decodeNdisOffloadParameters(hex('80 01 1300 00*16')), /objectSize/);
   assert.throws(() => n.decodeNdisOffloadParameters(hex('a7 01 1400 00*16')), WireError);

@@ -1,5 +1,6 @@
 // The demo's data worker: the host and every guest in one thread, a queue's two halves stepped in turn. The guests find
 // their devices in the machine directory, as guests in other processes would.
+import { randomInt } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { createDatapath } from '../../datapath/datapath.js';
@@ -15,7 +16,7 @@ import type { NetvscInfo } from '../../netvsc/types.js';
 import { offloadNames } from '../../offload/features.js';
 import { openUioDevice } from '../../vmbus/uio/device.js';
 import { createGuestNic, type GuestNic } from '../guest-nic.js';
-import { PollLoop } from '../loop.js';
+import { loopEpochNs, PollLoop } from '../loop.js';
 import { TapNic } from '../tap-nic.js';
 import { Replay } from './replay.js';
 
@@ -63,6 +64,8 @@ async function main(setup: WorkerSetup): Promise<void> {
     datapath,
     machine: setup.machine,
     profile: setup.profile,
+    seed: randomInt(2 ** 32),
+    epochNs: loopEpochNs(),
     nics: setup.nics.map(() => ({})),
     uplinks: [
       (context) =>

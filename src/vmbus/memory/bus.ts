@@ -200,6 +200,7 @@ function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device): Memo
     get lastRefusal() {
       return refusal;
     },
+    guestPid: undefined,
     rescind() {
       state.hostGone = true;
       closeChannel(state);

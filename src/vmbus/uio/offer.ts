@@ -72,6 +72,7 @@ export class UioOffer implements VmbusOffer {
   readonly #count = Buffer.alloc(4);
   readonly #polled = { opened: false, closed: false, interrupts: 0 };
   #listener: number;
+  #pid = 0;
   #guest = -1;
   /** Running count of interrupts to this guest. */
   #events = 0;
@@ -96,6 +97,10 @@ export class UioOffer implements VmbusOffer {
 
   get fds(): readonly number[] {
     return [this.#listener, this.#guest].filter((fd) => fd >= 0);
+  }
+
+  get guestPid(): number | undefined {
+    return this.#guest >= 0 ? this.#pid : undefined;
   }
 
   get lastRefusal(): string {
@@ -174,6 +179,7 @@ export class UioOffer implements VmbusOffer {
     }
     openHostRings(arena, fromGuest, toGuest);
     this.#guest = guest;
+    this.#pid = pid;
     this.#words.reset();
     this.#events = 0;
     this.#pages = new GuestPages(arena, pid, this.#parts.limits);
