@@ -22,7 +22,10 @@ export class DataWorker {
 
   /** `more` goes to the worker beside `data`; tests give faults by it. */
   constructor(data: WorkerData, url: URL = new URL('./worker.js', import.meta.url), more: object = {}) {
-    this.#worker = new Worker(url, { workerData: { ...data, ...more } });
+    this.#worker = new Worker(url, {
+      workerData: { ...data, ...more },
+      trackUnmanagedFds: false, // sockets and eventfds are not opened by Node, but closed by it
+    });
     this.failed = new Promise((_, reject) => {
       const fail = (reason: string) => reject(new Error(`data worker: ${reason}`));
       this.#worker.on('error', (error) => fail(error.stack ?? error.message));

@@ -1,6 +1,7 @@
 // The demo: agents in their namespaces, one data worker with host and guests between them, the plan's phases, and what
 // came of it. Everything made here is gone when it returns, however it ends.
 import path from 'node:path';
+import { nvspVersionName } from '../../host/profiles.js';
 import { onInterrupt } from '../interrupt.js';
 import { packageRoot } from '../package-info.js';
 import { Agent } from './agents.js';
@@ -71,7 +72,7 @@ export async function runDemo(options: DemoOptions, surroundings: DemoSurroundin
     progress.begin(`machine with ${options.nics} NICs, ${options.profile}`);
     worker = new DataWorker(workerData(options, stations, agents), surroundings.workerUrl, surroundings.workerMore);
     const ready = await guard(worker.ready());
-    progress.done(`attached in ${ready.attachMs.toFixed(1)} ms, NVSP ${ready.nics[0]!.nvspVersion}`);
+    progress.done(`attached in ${ready.attachMs.toFixed(1)} ms, NVSP ${nvspVersionName(ready.nics[0]!.nvspVersion)}`);
 
     const mtu = Math.min(...ready.nics.map((nic) => nic.mtu));
     const plan = (surroundings.plan ?? makePlan)(options, mtu);
@@ -276,6 +277,8 @@ interface Findings {
 function assemble(run: Run, { stats, nics: ready, ...findings }: Findings): DemoResult {
   const nics = stats.nics.map((nic, i) => ({
     ...ready[i]!,
+    nvspVersion: nvspVersionName(ready[i]!.nvspVersion),
+    ndisVersion: `${ready[i]!.ndisVersion >>> 16}.${ready[i]!.ndisVersion & 0xffff}`,
     hostState: nic.hostState,
     bitsPerSecondOut: peakRate(run, 'from', nic.name),
     bitsPerSecondIn: peakRate(run, 'to', nic.name),

@@ -106,8 +106,9 @@ export interface NicReady {
   readonly name: string;
   readonly mac: string;
   readonly mtu: number;
-  readonly nvspVersion: string;
-  readonly ndisVersion: string;
+  /** As negotiated: NVSP_VERSION, and major << 16 | minor. */
+  readonly nvspVersion: number;
+  readonly ndisVersion: number;
   readonly offloads: readonly string[];
   readonly linkSpeedBps: number;
   /** Largest TSO packet that the interface's stack may make; 0: none. */

@@ -48,7 +48,11 @@ export interface ReplayRow extends Between {
   readonly bitsPerSecond: number;
 }
 
-export interface NicRow extends NicReady {
+export interface NicRow extends Omit<NicReady, 'nvspVersion' | 'ndisVersion'> {
+  /** "V6.1" */
+  readonly nvspVersion: string;
+  /** "6.30" */
+  readonly ndisVersion: string;
   /** "ready", or why the host's side is not. */
   readonly hostState: string;
   /** Highest TCP rate of a phase, all transfers of the NIC together. */

@@ -30,6 +30,7 @@ const host =
   (nic) =>
     count(nic, 'host', ...names);
 const ratio = (over: number, under: number): string => (under > 0 ? (over / under).toFixed(2) : '-');
+const mean = (sum: number, of: number): string => (of > 0 ? countText(Math.round(sum / of)) : '-');
 
 /** Rows of the table of NICs, with a title above each group. Names are those of GUEST_QUEUE and HOST_CHANNEL. */
 const NIC_ROWS: readonly (readonly [string, readonly (readonly [string, Cell])[]])[] = [
@@ -47,7 +48,7 @@ const NIC_ROWS: readonly (readonly [string, readonly (readonly [string, Cell])[]
       ['copied into sections', guest('txCopied')],
       ['direct, by page ranges', guest('txDirect')],
       ['packets a message', (nic) => ratio(count(nic, 'guest', 'txPackets'), count(nic, 'guest', 'txMessages'))],
-      ['bytes a packet', (nic) => ratio(count(nic, 'guest', 'txBytes'), count(nic, 'guest', 'txPackets'))],
+      ['bytes a packet', (nic) => mean(count(nic, 'guest', 'txBytes'), count(nic, 'guest', 'txPackets'))],
     ],
   ],
   [
@@ -55,7 +56,7 @@ const NIC_ROWS: readonly (readonly [string, readonly (readonly [string, Cell])[]
     [
       ['all', guest('rxPackets')],
       ['packets a message', (nic) => ratio(count(nic, 'guest', 'rxPackets'), count(nic, 'guest', 'rxMessages'))],
-      ['bytes a packet', (nic) => ratio(count(nic, 'guest', 'rxBytes'), count(nic, 'guest', 'rxPackets'))],
+      ['bytes a packet', (nic) => mean(count(nic, 'guest', 'rxBytes'), count(nic, 'guest', 'rxPackets'))],
     ],
   ],
   [
@@ -155,7 +156,7 @@ function replayTable(result: DemoResult): string[] {
 
 function headline(result: DemoResult): string[] {
   const nic = result.nics[0];
-  const versions = nic ? `, NVSP ${nic.nvspVersion}, NDIS ${nic.ndisVersion}` : '';
+  const versions = nic ? `, NVSP ${nic.nvspVersion.replace('V', '')}, NDIS ${nic.ndisVersion}` : '';
   const lines = [
     `${result.nics.length} NICs and an uplink on one switch, profile ${result.profile}, MTU ${result.mtu}${versions}`,
   ];

@@ -93,8 +93,8 @@ function describe(nic: WorkerData['nics'][number], index: number): NicReady {
     name: nic.ifname,
     mac: macOf(index),
     mtu: given.mtu,
-    nvspVersion: 'V6.1',
-    ndisVersion: '6.30',
+    nvspVersion: 0x60001,
+    ndisVersion: 0x6001e,
     offloads: ['LSO4', 'LSO6'],
     linkSpeedBps: 10e9,
   };
