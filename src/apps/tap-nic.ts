@@ -4,6 +4,7 @@ import type { Datapath } from '../datapath/datapath.js';
 import { VNET_HEADER_BYTES } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
 import { MBUF, PACKET_FLAG } from '../memory/layout.js';
+import { ERRNO } from '../memory/os/libc.js';
 import { TapIo } from '../memory/os/packet-io.js';
 import type { NetvscDevice } from '../netvsc/device.js';
 import { Segmenter } from '../offload/segmentation.js';
@@ -11,6 +12,7 @@ import type { GuestNic } from './guest-nic.js';
 import type { Pollable } from './loop.js';
 
 const BURST = 32;
+const EIO = ERRNO.EIO!;
 /** Segments of the largest TSO packet at the smallest usual MSS. */
 const SEGMENTS = 128;
 
@@ -18,7 +20,9 @@ const SEGMENTS = 128;
 export interface TapNicStats {
   tapReads: number;
   tapWrites: number;
+  /** Packets that the kernel refused, and those that came while the interface was down. */
   tapWriteErrors: number;
+  tapDown: number;
   badVnetHeaders: number;
   /** Received packets that are not what their flags say. */
   badPackets: number;
@@ -30,7 +34,17 @@ export interface TapNicStats {
 
 export class TapNic implements Pollable {
   readonly device: NetvscDevice;
-  readonly stats: TapNicStats = { tapReads: 0, tapWrites: 0, tapWriteErrors: 0, badVnetHeaders: 0, badPackets: 0, noBuffer: 0, softwareSegmented: 0, softwareSegments: 0 };
+  readonly stats: TapNicStats = {
+    tapReads: 0,
+    tapWrites: 0,
+    tapWriteErrors: 0,
+    tapDown: 0,
+    badVnetHeaders: 0,
+    badPackets: 0,
+    noBuffer: 0,
+    softwareSegmented: 0,
+    softwareSegments: 0,
+  };
   readonly #arena: Arena;
   readonly #datapath: Datapath;
   readonly #pool: number;
@@ -115,8 +129,7 @@ export class TapNic implements Pollable {
       if (this.#datapath.vnetToMbuf(mbuf, this.#io.lengths[i]!) === 0) {
         bad++;
         u32[spare + done++] = mbuf;
-      }
-      else if (this.#tooLarge(mbuf)) {
+      } else if (this.#tooLarge(mbuf)) {
         this.#segment(mbuf);
         u32[spare + done++] = mbuf;
       } else u32[out + this.#sendCount++] = mbuf;
@@ -175,10 +188,14 @@ export class TapNic implements Pollable {
       this.#addresses[good] = from;
       this.#lengths[good++] = u32[(mbuf + MBUF.at.data) >>> 2]! + u32[(mbuf + MBUF.at.dataLength) >>> 2]! - from;
     }
-    const errors = this.#io.writeErrors;
+    const before = this.#io.writeErrors;
+    this.#io.lastError = 0;
     const written = this.#io.write(this.#addresses, this.#lengths, good);
-    this.stats.tapWrites += written;
-    this.stats.tapWriteErrors += this.#io.writeErrors - errors + (good - written);
+    const refused = this.#io.writeErrors - before;
+    this.stats.tapWrites += written - refused;
+    if (this.#io.lastError === EIO) this.stats.tapDown += refused;
+    else this.stats.tapWriteErrors += refused;
+    this.stats.tapWriteErrors += good - written;
     this.stats.badPackets += count - good;
     this.#datapath.mbufFree(this.#received, count);
     return count;
