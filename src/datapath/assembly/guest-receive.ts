@@ -136,6 +136,7 @@ function addFragment(q: u32, from: u32, bytes: u32): u32 {
     if (mbuf == 0) return 0;
     describe(q, mbuf);
     store<u32>(mbuf, bytes, L.MBUF_MSS); // headers still included
+    store<u32>(mbuf, infoIpUnfinished ? 1 : 0, L.MBUF_L4_OFFSET); // until it is whole: what the first piece says holds
     store<u32>(q, mbuf, L.GUEST_QUEUE_COALESCING);
     store<u32>(q, 0, L.GUEST_QUEUE_COALESCED_FRAGMENTS);
   } else if (mbuf == 0) return bad(q, L.GUEST_QUEUE_RX_BAD_COALESCING);
@@ -146,7 +147,10 @@ function addFragment(q: u32, from: u32, bytes: u32): u32 {
   store<u32>(mbuf, have + bytes, L.MBUF_DATA_LENGTH);
   store<u32>(q, fragments, L.GUEST_QUEUE_COALESCED_FRAGMENTS);
   if (!(infoFragment & L.PPI_PACKET_ID_LAST)) return 0;
+  if (have + bytes < 14) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
   store<u32>(q, 0, L.GUEST_QUEUE_COALESCING);
+  infoIpUnfinished = load<u32>(mbuf, L.MBUF_L4_OFFSET) != 0;
+  store<u32>(mbuf, 0, L.MBUF_L4_OFFSET);
   finishCoalesced(mbuf, have + bytes);
   count(q + L.GUEST_QUEUE_RX_COALESCED, 1);
   count(q + L.GUEST_QUEUE_RX_COALESCED_FRAGMENTS, fragments);

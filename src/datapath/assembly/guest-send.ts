@@ -11,6 +11,8 @@ const CHECKSUMS: u32 = L.PACKET_FLAG_TX_IP_CHECKSUM | L.PACKET_FLAG_TX_TCP_CHECK
 /** What needs per-packet info, or more. */
 const SPECIAL: u32 = CHECKSUMS | L.PACKET_FLAG_TX_TSO | L.PACKET_FLAG_VLAN | L.PACKET_FLAG_HASH;
 const REFUSED: u32 = 0xffffffff;
+/** Per-packet info has ten bits for a header's offset. */
+const MAX_HEADER_OFFSET: u32 = 1023;
 
 // How prepare() decided to send the packet at hand.
 let wantsLso: bool = false;
@@ -43,14 +45,15 @@ function prepare(q: u32, mbuf: u32, flags: u32, bytes: u32): bool {
     if ((offloads & (v6 ? L.OFFLOAD_LSO6 : L.OFFLOAD_LSO4)) == 0) return false;
     if (bytes > (v6 ? load<u32>(q, L.GUEST_QUEUE_LSO_MAX6) : load<u32>(q, L.GUEST_QUEUE_LSO_MAX4))) return false;
     const least: u32 = v6 ? 54 : 34;
-    if (load<u32>(mbuf, L.MBUF_MSS) == 0 || l4 < least || l4 + 20 > load<u32>(mbuf, L.MBUF_DATA_LENGTH)) return false;
+    const mss = load<u32>(mbuf, L.MBUF_MSS);
+    if (mss == 0 || mss > 0xffff || l4 < least || l4 > MAX_HEADER_OFFSET || l4 + 20 > load<u32>(mbuf, L.MBUF_DATA_LENGTH)) return false;
     wantsLso = true;
     infos++;
   } else {
     if (bytes > load<u32>(q, L.GUEST_QUEUE_MAX_FRAME_BYTES)) return false;
     if (flags & CHECKSUMS) {
       const needed = checksumOffload(flags);
-      if ((offloads & needed) == needed) {
+      if ((offloads & needed) == needed && load<u32>(mbuf, L.MBUF_L4_OFFSET) <= MAX_HEADER_OFFSET) {
         wantsChecksum = true;
         infos++;
       } else softwareChecksum = true;
@@ -286,14 +289,16 @@ function sendDirect(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
   }
   const payload = (load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES) + 7) & ~7;
   const total = L.SIZEOF_WIRE_PACKET_DESCRIPTOR + extended + payload + 8;
-  if (total > MAX_PACKET) return -1;
   const needed = total + load<u32>(q, L.CHANNEL_END_SPARE);
+  // What an empty ring could not take would block all that follow for good.
+  if (total > MAX_PACKET || needed > load<u32>(q, L.CHANNEL_END_WRITE_SIZE) - 8) return -1;
   if (!ringRoom(q, needed)) {
     blocked(q, needed);
     return 0;
   }
   if (softwareChecksum) {
-    if (load<u32>(mbuf, L.MBUF_NEXT) != 0) return -1;
+    // A chain's checksum is only computed while copying it: wait for a section, unless it is too large for one.
+    if (load<u32>(mbuf, L.MBUF_NEXT) != 0) return header + bytes <= load<u32>(q, L.GUEST_QUEUE_COPY_LIMIT) ? 0 : -1;
     checksumFinish(data, bytes, flags, load<u32>(mbuf, L.MBUF_L4_OFFSET));
   }
   const slot = takeSlot(q);

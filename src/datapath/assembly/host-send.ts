@@ -219,7 +219,7 @@ export function hostSendControl(ch: u32, message: u32, bytes: u32): u32 {
   const section = load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_BYTES);
   const payload = (load<u32>(ch, L.HOST_CHANNEL_NVSP_BYTES) + 7) & ~7;
   const total = TRANSFER_HEADER + 8 + payload + 8;
-  if (free == 0 || bytes > section || !ringRoom(ch, total)) return 0;
+  if (load<u32>(ch, L.CHANNEL_END_RING_ERROR) != 0 || free == 0 || bytes > section || !ringRoom(ch, total)) return 0;
   const index = load<u32>(load<u32>(ch, L.HOST_CHANNEL_FREE_CONTROL) + ((free - 1) << 2));
   store<u32>(ch, free - 1, L.HOST_CHANNEL_FREE_CONTROL_COUNT);
   store<u32>(cell(ch, index), L.SUBALLOCATION_LAST);

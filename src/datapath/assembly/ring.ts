@@ -26,13 +26,21 @@ export function ringFail(end: u32, error: u32, detail: u32): void {
 export function endInit(end: u32): void {
   const writeRing = load<u32>(end, L.CHANNEL_END_WRITE_RING);
   const readRing = load<u32>(end, L.CHANNEL_END_READ_RING);
-  const write = atomic.load<u32>(writeRing, L.WIRE_RING_CONTROL_IN);
-  const read = atomic.load<u32>(readRing, L.WIRE_RING_CONTROL_OUT);
+  let write = atomic.load<u32>(writeRing, L.WIRE_RING_CONTROL_IN);
+  let read = atomic.load<u32>(readRing, L.WIRE_RING_CONTROL_OUT);
   store<u32>(end, 0, L.CHANNEL_END_RING_ERROR);
+  store<u32>(end, 0, L.CHANNEL_END_RING_ERROR_DETAIL);
   store<u32>(end, 0, L.CHANNEL_END_NEED_SIGNAL);
   store<u32>(end, 0, L.CHANNEL_END_BLOCKED);
-  if (write >= load<u32>(end, L.CHANNEL_END_WRITE_SIZE) || (write & 7) != 0) ringFail(end, L.RING_ERROR_INVALID_POINTER, write);
-  if (read >= load<u32>(end, L.CHANNEL_END_READ_SIZE) || (read & 7) != 0) ringFail(end, L.RING_ERROR_INVALID_POINTER, read);
+  // The peer may have written them: an index that is none must not be kept either.
+  if (write >= load<u32>(end, L.CHANNEL_END_WRITE_SIZE) || (write & 7) != 0) {
+    ringFail(end, L.RING_ERROR_INVALID_POINTER, write);
+    write = 0;
+  }
+  if (read >= load<u32>(end, L.CHANNEL_END_READ_SIZE) || (read & 7) != 0) {
+    ringFail(end, L.RING_ERROR_INVALID_POINTER, read);
+    read = 0;
+  }
   store<u32>(end, write, L.CHANNEL_END_WRITE_INDEX);
   store<u32>(end, write, L.CHANNEL_END_PUBLISHED);
   store<u32>(end, write, L.CHANNEL_END_PEER_READ);
