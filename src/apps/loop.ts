@@ -74,6 +74,7 @@ export class PollLoop {
   readonly #turn = (): void => {
     const begin = performance.now();
     let idleSince = begin;
+    let worked = false;
     for (;;) {
       let work = 0;
       for (const member of this.#members) work += member.step();
@@ -82,9 +83,12 @@ export class PollLoop {
         this.#lastTick = now;
         for (const member of this.#members) member.tick(now);
       }
-      if (work > 0) idleSince = now;
-      else if (now - idleSince >= SPIN_MS) {
-        this.#sleep();
+      if (work > 0) {
+        idleSince = now;
+        worked = true;
+      } else if (now - idleSince >= SPIN_MS) {
+        // What just came may have answered somebody who waits: that code runs between turns, so no sleep before.
+        if (!worked) this.#sleep();
         break;
       }
       if (now - begin >= TURN_MS) break;
