@@ -18,6 +18,9 @@ const exitCode = (signal: NodeJS.Signals): number => 128 + constants.signals[sig
 /** Exit code of a process that a signal ended, as shells have it. */
 export const exitCodeOf = (interrupted: Interrupted): number => exitCode(interrupted.signal);
 
+/** A Ctrl-C that comes from the terminal and again from the process that was started by it is one. */
+const ECHO_MS = 300;
+
 export interface Interrupt {
   /** Rejects with Interrupted at the first signal; never resolves. */
   readonly happened: Promise<never>;
@@ -28,13 +31,17 @@ export interface Interrupt {
 /** `kill` is called at the second signal, right before the process ends. */
 export function onInterrupt(kill: () => void): Interrupt {
   let reject: (reason: Interrupted) => void;
-  let signals = 0;
+  let first: number | undefined;
   const happened = new Promise<never>((_, refuse) => {
     reject = refuse;
   });
   happened.catch(() => {}); // nobody may be waiting when it comes
   const hear = (signal: NodeJS.Signals) => {
-    if (++signals === 1) return reject(new Interrupted(signal));
+    if (first === undefined) {
+      first = performance.now();
+      return reject(new Interrupted(signal));
+    }
+    if (performance.now() - first < ECHO_MS) return;
     kill();
     process.exit(exitCode(signal));
   };

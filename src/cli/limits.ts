@@ -17,10 +17,18 @@ export function parser<T>(parse: (text: string) => T): (text: string) => T {
     try {
       return parse(text);
     } catch (error) {
-      if (error instanceof OptionError || error instanceof UplinkError) throw new InvalidArgumentError(error.message);
+      if (error instanceof OptionError || error instanceof UplinkError) {
+        throw new InvalidArgumentError(oneLine(error.message));
+      }
       throw error;
     }
   };
+}
+
+/** "expected one of" and a list with explanations, less the explanations. */
+function oneLine(message: string): string {
+  const [first, ...list] = message.split('\n').map((line) => line.trim());
+  return [first, list.map((line) => line.split(' ')[0]).join(', ')].join(' ').trim();
 }
 
 /** `min`: the demo needs two. */

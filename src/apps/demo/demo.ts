@@ -1,7 +1,9 @@
 // The demo: agents in their namespaces, one data worker with host and guests between them, the plan's phases, and what
 // came of it. Everything made here is gone when it returns, however it ends.
+import { rmSync } from 'node:fs';
 import path from 'node:path';
 import { nvspVersionName } from '../../host/profiles.js';
+import { machinePath, removeStaleMachines } from '../../memory/rundir.js';
 import { onInterrupt } from '../interrupt.js';
 import { packageRoot } from '../package-info.js';
 import { Agent } from './agents.js';
@@ -54,6 +56,8 @@ interface Run {
 export async function runDemo(options: DemoOptions, surroundings: DemoSurroundings): Promise<DemoResult> {
   const agents: Agent[] = [];
   let worker: DataWorker | undefined;
+  const machine = `demo-${process.pid}`;
+  removeStaleMachines();
   const interrupt = onInterrupt(() => {
     for (const agent of agents) agent.kill();
   });
@@ -70,7 +74,11 @@ export async function runDemo(options: DemoOptions, surroundings: DemoSurroundin
       progress.done(agents.map((agent) => `${agent.name} in process ${agent.pid}`).join(', '));
     }
     progress.begin(`machine with ${options.nics} NICs, ${options.profile}`);
-    worker = new DataWorker(workerData(options, stations, agents), surroundings.workerUrl, surroundings.workerMore);
+    worker = new DataWorker(
+      workerData(machine, options, stations, agents),
+      surroundings.workerUrl,
+      surroundings.workerMore,
+    );
     const ready = await guard(worker.ready());
     progress.done(`attached in ${ready.attachMs.toFixed(1)} ms, NVSP ${nvspVersionName(ready.nics[0]!.nvspVersion)}`);
 
@@ -104,6 +112,8 @@ export async function runDemo(options: DemoOptions, surroundings: DemoSurroundin
     progress.end();
     await worker?.stop();
     await Promise.all(agents.map((agent) => agent.stop()));
+    // The worker removes its machine itself, unless it was ended in the middle of something.
+    rmSync(machinePath(machine), { recursive: true, force: true });
     interrupt.over();
   }
 }
@@ -114,12 +124,17 @@ const replayNote = (missing: string): string =>
 /** Frames for the replay: ARP, ICMP, TCP and UDP over both families, VLAN tags, 60 to 1514 bytes. */
 export const captureFile = (): string => path.join(packageRoot(), 'docs/captures/demo.pcap');
 
-function workerData(options: DemoOptions, stations: readonly Station[], agents: readonly Agent[]): WorkerData {
+function workerData(
+  machine: string,
+  options: DemoOptions,
+  stations: readonly Station[],
+  agents: readonly Agent[],
+): WorkerData {
   const replay = agents.length === 0;
   const nics = stations.slice(0, options.nics).map(({ ifname }, i) => ({ ifname, netnsPid: agents[i]?.pid ?? 0 }));
   const uplink = stations.at(-1)!;
   return {
-    machine: `demo-${process.pid}`,
+    machine,
     profile: options.profile,
     mtu: options.mtu,
     nics,

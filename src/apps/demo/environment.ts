@@ -102,15 +102,14 @@ export function startInUserNamespace(argv: readonly string[] = process.argv.slic
     stdio: 'inherit',
     env: { ...process.env, [INSIDE]: '1', XDG_RUNTIME_DIR: folder },
   });
-  // Ctrl-C reaches the child too, which ends in its own order; other signals are passed on.
+  // The child ends in its own order; this process only waits. Ctrl-C may reach the child twice: interrupt.ts knows.
   const pass = (signal: NodeJS.Signals) => child.kill(signal);
-  const ignore = () => {};
-  process.on('SIGINT', ignore).on('SIGTERM', pass).on('SIGHUP', pass);
+  process.on('SIGINT', pass).on('SIGTERM', pass).on('SIGHUP', pass);
   return new Promise<number>((resolve, reject) => {
     child.on('error', reject);
     child.on('close', (code, signal) => resolve(code ?? 128 + osConstants.signals[signal!]));
   }).finally(() => {
-    process.off('SIGINT', ignore).off('SIGTERM', pass).off('SIGHUP', pass);
+    process.off('SIGINT', pass).off('SIGTERM', pass).off('SIGHUP', pass);
     remove();
   });
 }

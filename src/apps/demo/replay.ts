@@ -100,7 +100,8 @@ export class Replay implements Pollable {
       this.#waiting -= taken;
       work += taken;
     }
-    from.device.poll(this.#handles + BURST * 4, 0);
+    // A poll for nothing would not take the completions of what was sent.
+    datapath.mbufFree(this.#handles + BURST * 4, from.device.poll(this.#handles + BURST * 4, BURST));
     const got = to.device.poll(this.#handles + BURST * 4, BURST);
     for (let i = 0; i < got; i++) this.#check(this.#options.arena.u32[((this.#handles + BURST * 4) >>> 2) + i]!);
     datapath.mbufFree(this.#handles + BURST * 4, got);

@@ -6,6 +6,7 @@ import type { HostState } from '../../host/state.js';
 import { openUplink, type UplinkSpec } from '../../host/uplinks/index.js';
 import { Arena } from '../../memory/arena.js';
 import { linuxSystem } from '../../memory/os/mman.js';
+import { removeStaleMachines } from '../../memory/rundir.js';
 import { type Interrupted, onInterrupt } from '../interrupt.js';
 import { PollLoop } from '../loop.js';
 
@@ -35,6 +36,7 @@ export async function runHost(
   options: HostAppOptions,
   onReady: (ready: HostReady) => void,
 ): Promise<{ ended: Interrupted; state: HostState }> {
+  removeStaleMachines();
   const interrupt = onInterrupt(() => {});
   try {
     const arena = Arena.create({ bytes: BYTES_SHARED + options.nics * BYTES_PER_NIC, system: linuxSystem });
