@@ -207,7 +207,7 @@ export class ModelGuest {
       this.open = { section, used: 0, packets: 0, bytes: 0, last: 0 };
     }
     const frame = join(...segmentsOf(packet).map((s) => memory.take(s.data, s.length)));
-    if (inSoftware) finishChecksums(frame, packet.flags);
+    if (inSoftware) finishChecksums(frame, packet.flags, packet.l4Offset);
     const head = rndisHead(message, PACKET_BYTES + infos.length * 16, frame.length, infos);
     memory.bytes.set(join(head, frame), c.sendBuffer + this.open.section * c.sendSectionBytes + this.open.used);
     this.open.last = this.open.used;
@@ -279,7 +279,7 @@ export class ModelGuest {
     if (inSoftware) {
       // Checksums over a chain are only computed while copying: such a packet waits for a section if it fits one.
       if (packet.next) return message <= c.copyLimit ? 'later' : 'refused';
-      finishChecksums(memory.bytes.subarray(packet.data, packet.data + packet.length), packet.flags);
+      finishChecksums(memory.bytes.subarray(packet.data, packet.data + packet.length), packet.flags, packet.l4Offset);
     }
     const id = this.#slot({ section: NO_SECTION, mbuf: packet, packets: 1, bytes: packet.packetLength });
     if (id === undefined) return 'later';

@@ -330,7 +330,8 @@ export class ModelHost {
       }
       const bytes = frame.bytes.slice();
       // No bit says "UDP checksum not filled in": it is finished here.
-      if (parts === 1 && frame.flags & F.TX_UDP_CHECKSUM) finishChecksums(bytes, frame.flags & F.TX_UDP_CHECKSUM);
+      if (parts === 1 && frame.flags & F.TX_UDP_CHECKSUM)
+        finishChecksums(bytes, frame.flags & F.TX_UDP_CHECKSUM, frame.l4Offset);
       if (tso) restoreLength(bytes, bytes.length, (frame.flags & F.IPV6) !== 0);
       for (let part = 0; part < parts; part++) {
         const index = this.freeData.pop()!;

@@ -195,12 +195,14 @@ export function finishIpv4Header(frame: Uint8Array): void {
 }
 
 /** What flags ask for, filled in; for well-formed packets without IPv6 extension headers. */
-export function finishChecksums(frame: Uint8Array, flags: number): void {
+export function finishChecksums(frame: Uint8Array, flags: number, l4Offset: number): void {
   const v4 = get16(frame, 12) === 0x0800;
+  const l4 = v4 ? 14 + (frame[14]! & 15) * 4 : 54;
+  const transport = flags & (PACKET_FLAG.TX_TCP_CHECKSUM | PACKET_FLAG.TX_UDP_CHECKSUM);
+  if (transport && l4Offset !== 0 && l4Offset !== l4) return;
   if (v4 && flags & PACKET_FLAG.TX_IP_CHECKSUM) finishIpv4Header(frame);
   const udp = (flags & PACKET_FLAG.TX_UDP_CHECKSUM) !== 0 && !(flags & PACKET_FLAG.TX_TCP_CHECKSUM);
   if (!udp && !(flags & PACKET_FLAG.TX_TCP_CHECKSUM)) return;
-  const l4 = v4 ? 14 + (frame[14]! & 15) * 4 : 54;
   const end = v4 ? 14 + get16(frame, 16) : 54 + get16(frame, 18);
   const body = frame.subarray(l4, end);
   const field = udp ? 6 : 16;

@@ -14,6 +14,8 @@ export interface Shape {
   readonly cuts: readonly number[];
   readonly shift: number;
   readonly seed: number;
+  /** A header offset that the packet does not have. */
+  readonly wrong: number | null;
 }
 
 const sizes = fc.oneof(
@@ -40,6 +42,7 @@ export const shape: fc.Arbitrary<Shape> = fc.record({
     { weight: 1, arbitrary: fc.constant(-100) },
   ),
   seed: fc.integer({ min: 1, max: 0x7fffffff }),
+  wrong: fc.option(fc.constantFrom(0, 20, 35, 58, 300, 1023, 1024, 4000), { freq: 12, nil: null }),
 });
 
 function fill(bytes: Uint8Array, seed: number): void {
@@ -99,7 +102,7 @@ export function outgoing(of: Shape): Outgoing {
   const flags = offloads(of, l4) | (of.vlan === null ? 0 : F.VLAN) | (of.hash === null ? 0 : F.HASH);
   const least = flags & F.TX_TSO && of.seed % 7 > 0 ? l4 + 20 : 1;
   const cuts = [...of.cuts].sort((a, b) => a - b).filter((cut) => cut >= least);
-  const rest = { hash: of.hash ?? 0, vlanTci: of.vlan ?? 0, mss: of.mss, l4Offset: l4 };
+  const rest = { hash: of.hash ?? 0, vlanTci: of.vlan ?? 0, mss: of.mss, l4Offset: of.wrong ?? l4 };
   return { bytes, cuts: bytes.length === 0 ? [] : cuts, shift: of.shift, flags, ...rest };
 }
 
@@ -113,5 +116,5 @@ export function incoming(of: Shape): ModelFrame {
   const verdicts = [0, F.RX_L4_GOOD, F.RX_L4_BAD, F.RX_IP_GOOD, F.RX_IP_BAD, F.RX_L4_GOOD | F.RX_IP_GOOD];
   flags |= verdicts[of.seed % verdicts.length]!;
   flags |= (of.vlan === null ? 0 : F.VLAN) | (of.hash === null ? 0 : F.HASH);
-  return { bytes, flags, vlanTci: of.vlan ?? 0, mss: of.mss, l4Offset: l4, hash: of.hash ?? 0 };
+  return { bytes, flags, vlanTci: of.vlan ?? 0, mss: of.mss, l4Offset: of.wrong ?? l4, hash: of.hash ?? 0 };
 }
