@@ -9,6 +9,7 @@ import {
   parseSeconds,
   parseWhole,
 } from '../apps/demo/options.js';
+import { PROFILE_NAMES } from '../host/profiles.js';
 import { UplinkError } from '../host/uplinks/index.js';
 
 /** A parser as commander wants it. */
@@ -38,7 +39,7 @@ export const nicsOption = (min: number): Option =>
     .argParser(parser((text) => parseWhole({ ...NICS, min }, text)));
 
 export const profileOption = (): Option =>
-  new Option('--profile <name>', 'which host to be: ws2008r2, ws2012, ws2012r2, ws2016, win10, ws2019, ws2022, azure')
+  new Option('--profile <name>', `which host to be: ${PROFILE_NAMES.join(', ')}`)
     .default(DEFAULT_PROFILE)
     .argParser(parser((text) => parseProfile(text)));
 

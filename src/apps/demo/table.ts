@@ -35,7 +35,7 @@ const mean = (sum: number, of: number): string => (of > 0 ? countText(Math.round
 /** Rows of the table of NICs, with a title above each group. Names are those of GUEST_QUEUE and HOST_CHANNEL. */
 const NIC_ROWS: readonly (readonly [string, readonly (readonly [string, Cell])[]])[] = [
   [
-    'throughput (TCP, Gbit/s)',
+    'throughput (Gbit/s)',
     [
       ['best out', (nic) => gigabitText(nic.bitsPerSecondOut)],
       ['best in', (nic) => gigabitText(nic.bitsPerSecondIn)],
