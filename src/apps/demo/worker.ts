@@ -8,16 +8,16 @@ import { Host } from '../../host/host.js';
 import type { ProfileName } from '../../host/profiles.js';
 import { openUplink, parseUplink } from '../../host/uplinks/index.js';
 import { Arena } from '../../memory/arena.js';
-import { OFFLOAD } from '../../memory/layout.js';
 import { linuxSystem } from '../../memory/os/mman.js';
 import { inNetwork } from '../../memory/os/netns.js';
-import { openTap, setTapOffload, TAP_OFFLOAD } from '../../memory/os/tap.js';
+import { openTap, setTapOffload } from '../../memory/os/tap.js';
 import type { NetvscInfo } from '../../netvsc/types.js';
 import { offloadNames } from '../../offload/features.js';
 import { openUioDevice } from '../../vmbus/uio/device.js';
 import { createGuestNic, type GuestNic } from '../guest-nic.js';
 import { loopEpochNs, PollLoop } from '../loop.js';
 import { TapNic } from '../tap-nic.js';
+import { tapOffload } from '../tap-offload.js';
 import { Replay } from './replay.js';
 
 /** Pages of memory that a NIC needs at most: both sides' maps of rings and buffers, packet memory twice. */
@@ -41,17 +41,6 @@ interface Attached {
   readonly nic: GuestNic;
   readonly info: NetvscInfo;
   readonly tap: { readonly bridge: TapNic; readonly fd: number } | undefined;
-}
-
-/** TAP offloads that the driver's granted offloads can serve; the kernel does the rest itself. */
-function tapOffload(granted: number): number {
-  const checksums = OFFLOAD.TCP4_TX | OFFLOAD.TCP6_TX | OFFLOAD.UDP4_TX | OFFLOAD.UDP6_TX;
-  if ((granted & checksums) === 0) return 0;
-  // What the host does not sum, the driver does: TUN_F_CSUM is all or nothing.
-  let bits: number = TAP_OFFLOAD.CSUM;
-  if ((granted & OFFLOAD.LSO4) !== 0) bits |= TAP_OFFLOAD.TSO4 | TAP_OFFLOAD.TSO_ECN;
-  if ((granted & OFFLOAD.LSO6) !== 0) bits |= TAP_OFFLOAD.TSO6 | TAP_OFFLOAD.TSO_ECN;
-  return bits;
 }
 
 async function main(setup: WorkerSetup): Promise<void> {
