@@ -29,7 +29,10 @@ async function demo(options: DemoOptions): Promise<void> {
     return;
   }
   const log = (line: string) => process.stderr.write(`${line}\n`);
-  const progress = options.json ? silent : process.stderr.isTTY ? terminalProgress(process.stderr) : plainProgress(log);
+  // A terminal of no size (script(1) makes such) cannot have lines that change in place.
+  const { isTTY, rows, columns } = process.stderr;
+  const changing = isTTY && rows > 0 && columns > 0;
+  const progress = options.json ? silent : changing ? terminalProgress(process.stderr) : plainProgress(log);
   if (environment.mode === 'replay') {
     log(`netvsc: no interfaces: ${environment.missing}; replaying a capture file instead`);
   }

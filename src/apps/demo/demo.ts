@@ -71,7 +71,7 @@ export async function runDemo(options: DemoOptions, surroundings: DemoSurroundin
       progress.begin(`namespaces for ${stations.length} stations`);
       for (const station of stations) agents.push(Agent.spawn(station.name));
       await guard(Promise.all(agents.map((agent) => agent.started)));
-      progress.done(agents.map((agent) => `${agent.name} in process ${agent.pid}`).join(', '));
+      progress.done(`processes ${agents.map((agent) => agent.pid).join(', ')}`);
     }
     progress.begin(`machine with ${options.nics} NICs, ${options.profile}`);
     worker = new DataWorker(
@@ -103,7 +103,7 @@ export async function runDemo(options: DemoOptions, surroundings: DemoSurroundin
     const mode = replaying ? 'replay' : surroundings.environment.rootless ? 'user namespace' : 'root';
     return assemble(run, {
       ...{ mode, mtu, nics: ready.nics, attachMs: ready.attachMs },
-      notes: [...notes, ...(replaying ? [] : plan.notes)],
+      notes: [...notes, ...mtuNote(options.mtu, mtu), ...(replaying ? [] : plan.notes)],
       stats: statsDifference(after, before),
       kernel: kernelDifference(kernelAfter, kernelBefore),
       seconds: (performance.now() - began) / 1000,
@@ -117,6 +117,9 @@ export async function runDemo(options: DemoOptions, surroundings: DemoSurroundin
     interrupt.over();
   }
 }
+
+const mtuNote = (wanted: number, granted: number): string[] =>
+  wanted === granted ? [] : [`the host does not allow an MTU of ${wanted}, this is ${granted}`];
 
 const replayNote = (missing: string): string =>
   `no interfaces: ${missing}; instead, the frames of a capture file go from NIC to NIC`;

@@ -55,6 +55,7 @@ const NIC_ROWS: readonly (readonly [string, readonly (readonly [string, Cell])[]
     'packets received',
     [
       ['all', guest('rxPackets')],
+      ['coalesced (RSC)', guest('rxCoalesced')],
       ['packets a message', (nic) => ratio(count(nic, 'guest', 'rxPackets'), count(nic, 'guest', 'rxMessages'))],
       ['bytes a packet', (nic) => mean(count(nic, 'guest', 'rxBytes'), count(nic, 'guest', 'rxPackets'))],
     ],
