@@ -181,6 +181,11 @@ function finishCoalesced(mbuf: u32, bytes: u32): void {
   store<u32>(mbuf, flags | L.PACKET_FLAG_RX_COALESCED | L.PACKET_FLAG_TCP, L.MBUF_FLAGS);
 }
 
+// What this poll adds to the counters.
+let receivedPackets: u32 = 0;
+let receivedBytes: u32 = 0;
+let goodChecksums: u32 = 0;
+
 /** One RNDIS packet message of `bytes` bytes. Returns an mbuf, or 0 when it gave none. */
 function receiveFrame(q: u32, at: u32, bytes: u32): u32 {
   if (bytes < PACKET_HEADER) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
@@ -226,10 +231,10 @@ function receiveFrame(q: u32, at: u32, bytes: u32): u32 {
   store<u32>(mbuf, length, L.MBUF_PACKET_LENGTH);
   if (infoIpUnfinished) finishIpHeader(load<u32>(mbuf, L.MBUF_DATA), length);
   const flags = load<u32>(mbuf, L.MBUF_FLAGS);
-  if (flags & L.PACKET_FLAG_RX_L4_GOOD) count(q + L.GUEST_QUEUE_RX_CHECKSUM_GOOD, 1);
+  if (flags & L.PACKET_FLAG_RX_L4_GOOD) goodChecksums++;
   if (flags & (L.PACKET_FLAG_RX_L4_BAD | L.PACKET_FLAG_RX_IP_BAD)) count(q + L.GUEST_QUEUE_RX_CHECKSUM_BAD, 1);
-  count(q + L.GUEST_QUEUE_RX_PACKETS, 1);
-  count(q + L.GUEST_QUEUE_RX_BYTES, length);
+  receivedPackets++;
+  receivedBytes += length;
   return mbuf;
 }
 
@@ -365,6 +370,17 @@ export function guestFlush(q: u32): u32 {
 }
 
 export function guestPoll(q: u32, handles: u32, max: u32): u32 {
+  receivedPackets = receivedBytes = goodChecksums = 0;
+  const n = pollRing(q, handles, max);
+  if (receivedPackets != 0) {
+    count(q + L.GUEST_QUEUE_RX_PACKETS, receivedPackets);
+    count(q + L.GUEST_QUEUE_RX_BYTES, receivedBytes);
+    count(q + L.GUEST_QUEUE_RX_CHECKSUM_GOOD, goodChecksums);
+  }
+  return n;
+}
+
+function pollRing(q: u32, handles: u32, max: u32): u32 {
   let n: u32 = 0;
   if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) {
     n = deliverRanges(q, handles, 0, max);

@@ -15,10 +15,13 @@ function fillFrame(frame: u32, first: u32, n: u32, bytes: u32, source: u32, tran
   store<u32>(frame, first, L.FRAME_FRAGMENTS);
   store<u32>(frame, n, L.FRAME_FRAGMENT_COUNT);
   store<u32>(frame, bytes, L.FRAME_LENGTH);
-  store<u32>(frame, flags, L.FRAME_FLAGS);
-  store<u32>(frame, tci, L.FRAME_VLAN_TCI);
-  store<u32>(frame, mss, L.FRAME_MSS);
-  store<u32>(frame, l4Offset, L.FRAME_L4_OFFSET);
+  if (flags == 0) v128.store(frame, i64x2.splat(0), L.FRAME_FLAGS); // most packets: nothing to do, no tag
+  else {
+    store<u32>(frame, flags, L.FRAME_FLAGS);
+    store<u32>(frame, tci, L.FRAME_VLAN_TCI);
+    store<u32>(frame, mss, L.FRAME_MSS);
+    store<u32>(frame, l4Offset, L.FRAME_L4_OFFSET);
+  }
   store<u32>(frame, 0, L.FRAME_HASH);
   store<u32>(frame, load<u32>(first, L.FRAGMENT_ADDRESS), L.FRAME_HEAD);
   store<u32>(frame, source, L.FRAME_SOURCE);
