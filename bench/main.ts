@@ -1,7 +1,11 @@
 // npm run bench [-- SUITE...] [--rounds N] [--json]: figures of this machine, medians over several rounds, beside the
-// goals of the project. Suites: datapath (default).
+// goals of the project. Suites: datapath (default); tap, tcp, latency (root; interfaces in namespaces of their own).
+import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
+import { exitCodeOf, Interrupted } from '../src/apps/interrupt.js';
 import { calibrate, MODES, type Mode, measureHalves, measureOneThread, measureTwoThreads, SIZES } from './datapath.js';
+import { tap } from './interfaces-tap.js';
+import { type Row, rowText, Skip, type Suite, type SuiteResult } from './report.js';
 import { median } from './traffic.js';
 
 /** Goals (facts/performance.md 9): ns per packet for the halves, Mpps for the rest. */
@@ -14,16 +18,7 @@ const GOALS = {
 /** Between the two placements of the virtual CPUs (facts/performance.md 0), ns. */
 const NEAR_BELOW_NS = 250;
 
-interface Row {
-  readonly work: string;
-  readonly bytes: number;
-  readonly value: number;
-  readonly unit: 'ns' | 'Mpps';
-  readonly goal?: number | undefined;
-  readonly note?: string;
-}
-
-async function datapath(rounds: number): Promise<Row[]> {
+async function datapath(rounds: number): Promise<SuiteResult> {
   const rows: Row[] = [];
   for (const bytes of SIZES) {
     const samples = Array.from({ length: rounds }, () => measureHalves(bytes, bytes === 64 ? 2000 : 800));
@@ -47,10 +42,10 @@ async function datapath(rounds: number): Promise<Row[]> {
       rows.push({ work: `two threads: ${mode}`, bytes, value: mpps, unit: 'Mpps', goal, note });
     }
   }
-  return rows;
+  return { rows };
 }
 
-const SUITES: Record<string, (rounds: number) => Promise<Row[]>> = { datapath };
+const SUITES: Record<string, Suite> = { datapath, tap };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -66,24 +61,33 @@ if (unknown !== undefined || !Number.isInteger(rounds) || rounds < 1 || rounds >
 }
 
 const calibration = calibrate();
-const results: Record<string, Row[]> = {};
-for (const name of wanted) results[name] = await SUITES[name]!(rounds);
+const results: Record<string, SuiteResult> = {};
+const load = loadavg();
+try {
+  for (const name of wanted) {
+    try {
+      results[name] = await SUITES[name]!(rounds);
+    } catch (error) {
+      if (!(error instanceof Skip)) throw error;
+      results[name] = { rows: [], skipped: [error.message] };
+    }
+  }
+} catch (error) {
+  process.stderr.write(`bench: ${(error as Error).message}\n`);
+  process.exit(error instanceof Interrupted ? exitCodeOf(error) : 1);
+}
 
 if (values.json) {
-  process.stdout.write(
-    `${JSON.stringify({ node: process.version, calibrationNs: calibration, rounds, results }, null, 2)}\n`,
-  );
+  const head = { node: process.version, calibrationNs: calibration, rounds, loadBefore: load, loadAfter: loadavg() };
+  process.stdout.write(`${JSON.stringify({ ...head, results }, null, 2)}\n`);
 } else {
   process.stdout.write(
-    `node ${process.version}, calibration loop ${calibration.toFixed(2)} ns, medians of ${rounds} rounds\n`,
+    `node ${process.version}, calibration loop ${calibration.toFixed(2)} ns, medians of ${rounds} rounds, ` +
+      `load before ${load[0]!.toFixed(1)}\n`,
   );
-  for (const [name, rows] of Object.entries(results)) {
+  for (const [name, { rows, skipped = [] }] of Object.entries(results)) {
     process.stdout.write(`\n${name}\n`);
-    for (const { work, bytes, value, unit, goal, note } of rows) {
-      const met = goal === undefined ? '' : (unit === 'ns' ? value <= goal : value >= goal) ? 'met' : 'missed';
-      const target = goal === undefined ? '' : `goal ${unit === 'ns' ? '<=' : '>='} ${goal} ${met}`;
-      const line = `  ${work.padEnd(24)} ${String(bytes).padStart(5)} B ${value.toFixed(1).padStart(8)} ${unit.padEnd(5)} ${target.padEnd(22)} ${note ?? ''}`;
-      process.stdout.write(`${line.trimEnd()}\n`);
-    }
+    for (const row of rows) process.stdout.write(`${rowText(row)}\n`);
+    for (const reason of skipped) process.stdout.write(`  skipped: ${reason}\n`);
   }
 }

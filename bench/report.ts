@@ -1,0 +1,37 @@
+// Rows of figures beside their goals, as text.
+
+/** Units in which less is better; in all others more is. */
+const LESS_IS_BETTER = new Set(['ns', 'us', 'ms', '%']);
+
+export interface Row {
+  readonly work: string;
+  /** Of a packet, where there is one size. */
+  readonly bytes?: number;
+  readonly value: number;
+  readonly unit: 'ns' | 'us' | 'ms' | '%' | 'Mpps' | 'kpps' | 'Gbit/s' | 'x';
+  readonly goal?: number | undefined;
+  readonly note?: string | undefined;
+}
+
+/** A suite, or a part of it, that cannot run here; the message says why. */
+export class Skip extends Error {
+  override readonly name = 'Skip';
+}
+
+export interface SuiteResult {
+  readonly rows: readonly Row[];
+  /** What was left out, and why. */
+  readonly skipped?: readonly string[];
+}
+
+export type Suite = (rounds: number) => Promise<SuiteResult>;
+
+/** One line of text. */
+export function rowText({ work, bytes, value, unit, goal, note }: Row): string {
+  const least = LESS_IS_BETTER.has(unit);
+  const met = goal === undefined ? '' : (least ? value <= goal : value >= goal) ? 'met' : 'missed';
+  const target = goal === undefined ? '' : `goal ${least ? '<=' : '>='} ${goal} ${met}`;
+  const size = bytes === undefined ? '' : `${bytes} B`;
+  const figure = value.toFixed(unit === '%' || unit === 'x' ? 2 : 1).padStart(8);
+  return `  ${work.padEnd(32)} ${size.padStart(7)} ${figure} ${unit.padEnd(6)} ${target.padEnd(20)} ${note ?? ''}`.trimEnd();
+}
