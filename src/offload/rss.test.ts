@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { NDIS_HASH_TYPE } from '../wire/ndis-rss.js';
 import { BASE, buildPacket, fill, type PacketSpec, put16, testMemory } from './offload-testing.js';
-import { HASH_TYPE, MICROSOFT_KEY, ReceiveSideScaling } from './rss.js';
+import { MICROSOFT_KEY, ReceiveSideScaling } from './rss.js';
 
 const { u8, datapath, arena } = testMemory();
-const { IPV4, TCP_IPV4, IPV6, TCP_IPV6, UDP_IPV4 } = HASH_TYPE;
+const { IPV4, TCP_IPV4, IPV6, TCP_IPV6, UDP_IPV4 } = NDIS_HASH_TYPE;
 
 // Microsoft, "Verifying the RSS Hash Calculation": source:port, destination:port, hash of addresses, hash with ports.
 const VECTORS = [

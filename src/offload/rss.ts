@@ -2,21 +2,7 @@
 // (Microsoft, "RSS Hashing Functions" and "RSS Hashing Types").
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
-
-/** Hash types as OID_GEN_RECEIVE_SCALE_PARAMETERS names them (NDIS_HASH_*). */
-export const HASH_TYPE = {
-  IPV4: 0x100,
-  TCP_IPV4: 0x200,
-  IPV6: 0x400,
-  IPV6_EX: 0x800,
-  TCP_IPV6: 0x1000,
-  TCP_IPV6_EX: 0x2000,
-  UDP_IPV4: 0x4000,
-  UDP_IPV6: 0x8000,
-  UDP_IPV6_EX: 0x10000,
-} as const;
-
-export const RSS_KEY_BYTES = 40;
+import { NDIS_HASH_TYPE, NDIS_RSS_KEY_BYTES } from '../wire/ndis-rss.js';
 
 /** The key of Microsoft's examples and verification suite; also the default of Linux hv_netvsc. */
 export const MICROSOFT_KEY: Uint8Array = Uint8Array.from(
@@ -27,13 +13,13 @@ export const MICROSOFT_KEY: Uint8Array = Uint8Array.from(
 const TCP = 6;
 const UDP = 17;
 const NONE = -1; // no ports to hash: a fragment, or cut off
-const V6_TCP = HASH_TYPE.TCP_IPV6 | HASH_TYPE.TCP_IPV6_EX;
-const V6_UDP = HASH_TYPE.UDP_IPV6 | HASH_TYPE.UDP_IPV6_EX;
-const V6_ANY = HASH_TYPE.IPV6 | HASH_TYPE.IPV6_EX | V6_TCP | V6_UDP;
+const V6_TCP = NDIS_HASH_TYPE.TCP_IPV6 | NDIS_HASH_TYPE.TCP_IPV6_EX;
+const V6_UDP = NDIS_HASH_TYPE.UDP_IPV6 | NDIS_HASH_TYPE.UDP_IPV6_EX;
+const V6_ANY = NDIS_HASH_TYPE.IPV6 | NDIS_HASH_TYPE.IPV6_EX | V6_TCP | V6_UDP;
 
 /** Hashes packets under one key and spreads them over an indirection table. */
 export class ReceiveSideScaling {
-  /** HASH_TYPE of the last `hash` call, 0 when the packet was not hashed. */
+  /** NDIS_HASH_TYPE of the last `hash` call, 0 when the packet was not hashed. */
   type = 0;
   readonly #datapath: Datapath;
   readonly #arena: Arena;
@@ -50,10 +36,10 @@ export class ReceiveSideScaling {
     this.#input = this.#key + 64;
   }
 
-  /** `types`: HASH_TYPE bits. `indirection`: channel numbers, any length but 0. Throws a RangeError otherwise. */
+  /** `types`: NDIS_HASH_TYPE bits. `indirection`: channel numbers, any length but 0. Throws a RangeError otherwise. */
   configure(key: Uint8Array, types: number, indirection: ArrayLike<number>): void {
-    if (key.length !== RSS_KEY_BYTES)
-      throw new RangeError(`RSS key: expected ${RSS_KEY_BYTES} bytes, got ${key.length}`);
+    if (key.length !== NDIS_RSS_KEY_BYTES)
+      throw new RangeError(`RSS key: expected ${NDIS_RSS_KEY_BYTES} bytes, got ${key.length}`);
     if (indirection.length === 0) throw new RangeError('RSS indirection table: expected at least 1 entry, got 0');
     this.#arena.u8.set(key, this.#key);
     this.#types = types;
@@ -83,8 +69,8 @@ export class ReceiveSideScaling {
     if (u8[ip]! >> 4 !== 4 || header < 20) return 0;
     const fragmented = ((u8[ip + 6]! & 0x3f) | u8[ip + 7]!) !== 0;
     const protocol = fragmented || 14 + header + 4 > bytes ? NONE : u8[ip + 9]!;
-    const type = protocol === TCP ? HASH_TYPE.TCP_IPV4 : protocol === UDP ? HASH_TYPE.UDP_IPV4 : 0;
-    return this.#run(ip + 12, 8, ip + header, this.#types & type, this.#types & HASH_TYPE.IPV4);
+    const type = protocol === TCP ? NDIS_HASH_TYPE.TCP_IPV4 : protocol === UDP ? NDIS_HASH_TYPE.UDP_IPV4 : 0;
+    return this.#run(ip + 12, 8, ip + header, this.#types & type, this.#types & NDIS_HASH_TYPE.IPV4);
   }
 
   #hash6(address: number, bytes: number): number {
@@ -98,7 +84,7 @@ export class ReceiveSideScaling {
       32,
       this.#transport,
       this.#types & type,
-      this.#types & (HASH_TYPE.IPV6 | HASH_TYPE.IPV6_EX),
+      this.#types & (NDIS_HASH_TYPE.IPV6 | NDIS_HASH_TYPE.IPV6_EX),
     );
   }
 

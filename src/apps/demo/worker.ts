@@ -5,7 +5,6 @@ import { closeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { createDatapath } from '../../datapath/datapath.js';
 import { Host } from '../../host/host.js';
-import type { ProfileName } from '../../host/profiles.js';
 import { openUplink, parseUplink } from '../../host/uplinks/index.js';
 import { Arena } from '../../memory/arena.js';
 import { linuxSystem } from '../../memory/os/mman.js';
@@ -18,24 +17,12 @@ import { createGuestNic, type GuestNic } from '../guest-nic.js';
 import { loopEpochNs, PollLoop } from '../loop.js';
 import { TapNic } from '../tap-nic.js';
 import { tapOffload } from '../tap-offload.js';
+import type { WorkerData } from './protocol.js';
 import { Replay } from './replay.js';
 
 /** Pages of memory that a NIC needs at most: both sides' maps of rings and buffers, packet memory twice. */
 const BYTES_PER_NIC = 256 << 20;
 const BYTES_SHARED = 256 << 20;
-
-/** What demo.ts starts a worker with. */
-export interface WorkerSetup {
-  readonly machine: string;
-  readonly profile: ProfileName;
-  readonly mtu: number;
-  readonly nics: readonly { readonly ifname: string; readonly netnsPid: number }[];
-  readonly uplink:
-    | { readonly kind: 'tap'; readonly ifname: string; readonly netnsPid: number }
-    | { readonly kind: 'echo' };
-  /** No TAP interfaces: traffic comes from a capture file. */
-  readonly replay?: boolean;
-}
 
 interface Attached {
   readonly nic: GuestNic;
@@ -43,7 +30,7 @@ interface Attached {
   readonly tap: { readonly bridge: TapNic; readonly fd: number } | undefined;
 }
 
-async function main(setup: WorkerSetup): Promise<void> {
+async function main(setup: WorkerData): Promise<void> {
   const port = parentPort!;
   const arena = Arena.create({ bytes: BYTES_SHARED + setup.nics.length * BYTES_PER_NIC, system: linuxSystem });
   const datapath = createDatapath(arena.memory);
@@ -169,4 +156,4 @@ function pollOnly(nic: GuestNic, handles: number) {
   };
 }
 
-await main(workerData as WorkerSetup);
+await main(workerData as WorkerData);
