@@ -108,19 +108,28 @@ async function attach(
   onEvent: (event: GuestAppEvent) => void,
   ends: Promise<unknown>,
 ): Promise<Attached | undefined> {
-  for (;;) {
+  let over = false;
+  let abort: () => void = () => {};
+  void ends.then(() => {
+    over = true;
+    abort();
+  });
+  while (!over) {
     try {
-      return await attachOnce(options, arena, datapath, loop, tapFd, onEvent);
+      return await attachOnce(options, arena, datapath, loop, tapFd, onEvent, (how) => {
+        abort = how;
+      });
     } catch (error) {
-      if (options.reattach !== true) throw error;
+      if (options.reattach !== true && !over) throw error;
     }
     const again = deadline(RETRY_MS / 1000);
-    const ended = await Promise.race([again.over.then(() => false), ends.then(() => true)]);
+    await Promise.race([again.over, ends]);
     again.stop();
-    if (ended) return undefined;
   }
+  return undefined;
 }
 
+/** `abortBy` is given what ends an attach that the host does not answer. */
 async function attachOnce(
   options: GuestAppOptions,
   arena: Arena,
@@ -128,6 +137,7 @@ async function attachOnce(
   loop: PollLoop,
   tapFd: number | undefined,
   onEvent: (event: GuestAppEvent) => void,
+  abortBy: (abort: () => void) => void,
 ): Promise<Attached> {
   const { mtu = 1500, traffic } = options;
   const path = options.machine.includes('/') ? options.machine : machinePath(options.machine);
@@ -153,7 +163,10 @@ async function attachOnce(
     device.close();
   };
   try {
-    const info = await nic.device.attach();
+    const attaching = nic.device.attach();
+    abortBy(() => void nic.device.detach());
+    const info = await attaching;
+    abortBy(() => {});
     behind.start(info);
     onEvent({ type: 'attached', uuid: device.uuid, path, info });
   } catch (error) {

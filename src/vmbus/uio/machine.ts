@@ -4,7 +4,7 @@ import { closeSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
 import { createSealedMemory, linkSealedMemory } from '../../memory/os/memfd.js';
 import { listenUnix } from '../../memory/os/socket.js';
-import { createMachineDirectory, removeStaleMachines } from '../../memory/rundir.js';
+import { createMachineDirectory } from '../../memory/rundir.js';
 import { NETVSC_CLASS, PAGE_BYTES, VmbusError } from '../device.js';
 import { splitRings } from '../rings.js';
 import { formatAddress } from './attributes.js';
@@ -50,15 +50,13 @@ const DEFAULT_LIMITS: GuestPagesLimits = {
   clock: () => performance.now(),
 };
 
-/** Makes the directory of a machine and listens for guests; what dead hosts left behind goes first. Throws VmbusError,
- *  with everything undone. */
+/** Makes the directory of a machine and listens for guests. Throws VmbusError, with everything undone. */
 export function createMachine(arena: Arena, options: MachineOptions): Machine {
   const undo: (() => void)[] = [];
   const close = () => {
     for (const action of undo.splice(0).reverse()) action();
   };
   try {
-    removeStaleMachines();
     const directory = createMachineDirectory(options.name);
     undo.push(() => directory.remove());
     mkdirSync(`${directory.path}/sys/bus/vmbus/devices`, { recursive: true, mode: 0o700 });
