@@ -1,0 +1,206 @@
+// Heap bytes per packet, measured in a process of its own (allocation.test.ts): young generation large enough that nothing
+// is collected while counting. Prints one JSON line: bytes that N and 10 N rounds took, for each path.
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { createRig } from '../../bench/rig.js';
+import { createGuestNic } from '../../src/apps/guest-nic.js';
+import { createDatapath } from '../../src/datapath/datapath.js';
+import { Host } from '../../src/host/host.js';
+import { DEFAULT_VLAN, type SwitchPort } from '../../src/host/ports.js';
+import { VirtualSwitch } from '../../src/host/vswitch.js';
+import { Arena } from '../../src/memory/arena.js';
+import { PACKET_FLAG as F, HOST_CHANNEL, MBUF } from '../../src/memory/layout.js';
+import { createMemoryBus } from '../../src/vmbus/memory/bus.js';
+
+export interface AllocationResult {
+  readonly path: string;
+  readonly packets: number;
+  /** Least heap growth of all trials, bytes: for `rounds` rounds and for ten times as many. */
+  readonly few: number;
+  readonly many: number;
+}
+
+setFlagsFromString('--expose-gc');
+const gc = runInNewContext('gc') as () => void;
+const BURST = 32;
+const ROUNDS = 50;
+const TRIALS = 7;
+
+const arena = Arena.create({ bytes: 96 << 20 });
+const { u32, u8 } = arena;
+const datapath = createDatapath(arena.memory);
+
+/** Growth of the heap while `rounds` rounds run, or infinity when it was collected in between. */
+function growth(round: () => void, rounds: number): number {
+  const before = process.memoryUsage().heapUsed;
+  for (let i = 0; i < rounds; i++) round();
+  const after = process.memoryUsage().heapUsed;
+  return after < before ? Number.POSITIVE_INFINITY : after - before;
+}
+
+/** Compilers and inline caches allocate now and then, a path that allocates does so in every trial: hence the least. */
+function measure(path: string, packets: () => number, round: () => void): AllocationResult {
+  for (let i = 0; i < ROUNDS * 40; i++) round();
+  let few = Number.POSITIVE_INFINITY;
+  let many = Number.POSITIVE_INFINITY;
+  let carried = 0;
+  for (let i = 0; i < TRIALS; i++) {
+    gc();
+    few = Math.min(few, growth(round, ROUNDS));
+    const before = packets();
+    many = Math.min(many, growth(round, ROUNDS * 10));
+    carried = packets() - before;
+  }
+  return { path, packets: carried, few, many };
+}
+
+/** A burst of plain, tagged, checksummed and large packets; every `large`-th is one. */
+function fillBurst(handles: number, pool: number, largePool: number, source: Uint8Array, target: Uint8Array): number {
+  const large = datapath.poolGet(largePool, handles, 1);
+  const n = large + datapath.poolGet(pool, handles + large * 4, BURST - large);
+  for (let i = 0; i < n; i++) {
+    const mbuf = u32[(handles >>> 2) + i]!;
+    const data = u32[(mbuf + MBUF.at.data) >>> 2]!;
+    const tso = i < large;
+    const bytes = tso ? 9000 : i % 4 === 0 ? 1514 : 64;
+    for (let k = 0; k < 6; k++) {
+      u8[data + k] = target[k]!;
+      u8[data + 6 + k] = source[k]!;
+    }
+    u8[data + 12] = 8;
+    u8[data + 13] = 0;
+    u8[data + 14] = 0x45;
+    u8[data + 16] = (bytes - 14) >>> 8;
+    u8[data + 17] = (bytes - 14) & 0xff;
+    u8[data + 23] = 6;
+    u8[data + 46] = 0x50;
+    u32[(mbuf + MBUF.at.dataLength) >>> 2] = bytes;
+    u32[(mbuf + MBUF.at.packetLength) >>> 2] = bytes;
+    u32[(mbuf + MBUF.at.mss) >>> 2] = 1448;
+    u32[(mbuf + MBUF.at.l4Offset) >>> 2] = 34;
+    u32[(mbuf + MBUF.at.flags) >>> 2] = F.IPV4 | (tso ? F.TX_TSO : i % 3 === 0 ? F.TX_TCP_CHECKSUM : 0);
+  }
+  return n;
+}
+
+const A = Uint8Array.of(2, 0, 0, 0, 0, 1);
+const B = Uint8Array.of(2, 0, 0, 0, 0, 2);
+
+/** The compiled loops alone, and the switch between them. */
+function loops(sabotage: boolean): AllocationResult {
+  const rig = createRig(arena, datapath, { receiveBytes: 2 << 20, poolCount: 512, largeCount: 16 });
+  const vswitch = new VirtualSwitch({ arena, datapath });
+  let delivered = 0;
+  const waste: object[] = [];
+  const port = (number: number, mac: Uint8Array, deliver: SwitchPort['deliver']): SwitchPort => {
+    const fixed = { kind: 'nic', vlan: DEFAULT_VLAN, mtu: 1500, linkUp: true, filter: 0xffffffff } as const;
+    return { ...fixed, number, name: `port ${number}`, macs: [mac], deliver };
+  };
+  vswitch.addPort(port(1, A, () => {}));
+  vswitch.addPort(
+    port(2, B, (frames, count) => {
+      datapath.hostSend(rig.channel, frames, count);
+    }),
+  );
+  const table = u32[(rig.channel + HOST_CHANNEL.at.frames) >>> 2]!;
+  const result = measure(
+    'rings and switch',
+    () => delivered,
+    () => {
+      const n = fillBurst(rig.handles, rig.smallPool, rig.largePool, A, B);
+      const taken = datapath.guestSend(rig.queue, rig.handles, n);
+      datapath.mbufFree(rig.handles + taken * 4, n - taken);
+      vswitch.forward(table, datapath.hostPoll(rig.channel, BURST));
+      datapath.hostComplete(rig.channel);
+      const got = datapath.guestPoll(rig.queue, rig.handles, BURST);
+      datapath.mbufFree(rig.handles, got);
+      delivered += got;
+      if (sabotage) for (let i = 0; i < got; i++) waste[0] = { i };
+    },
+  );
+  vswitch.close();
+  rig.close();
+  return result;
+}
+
+/** Two guests on one host with its switch, as the workers step them. */
+async function machine(): Promise<AllocationResult> {
+  const bus = createMemoryBus(arena, { devices: 2, ringBytes: 512 << 10, receiveBytes: 2 << 20, sendBytes: 1 << 20 });
+  const host = Host.create({
+    arena,
+    datapath,
+    machine: 'allocation',
+    profile: 'ws2019',
+    nics: [{ mac: A }, { mac: B }],
+    offers: bus.pairs.map(({ offer }) => offer),
+  });
+  const guests = bus.pairs.map(({ device }) =>
+    createGuestNic(arena, datapath, device, { smallCount: 512, largeCount: 32 }),
+  );
+  const [a, b] = guests as [(typeof guests)[0], (typeof guests)[0]];
+  const handles = arena.reserve('handles', BURST * 4);
+  let nowMs = 0;
+  let settled = false;
+  const attached = Promise.all(guests.map(({ device }) => device.attach()));
+  attached.then(
+    () => {
+      settled = true;
+    },
+    () => {
+      settled = true;
+    },
+  );
+  while (!settled) {
+    host.step();
+    host.tick(++nowMs);
+    for (const { device } of guests) {
+      datapath.mbufFree(handles, device.poll(handles, BURST));
+      device.tick(nowMs);
+    }
+    await new Promise(setImmediate);
+  }
+  await attached;
+  let delivered = 0;
+  const receive = ({ device }: (typeof guests)[0]) => {
+    const got = device.poll(handles, BURST);
+    datapath.mbufFree(handles, got);
+    delivered += got;
+  };
+  const send = (from: (typeof guests)[0], source: Uint8Array, target: Uint8Array) => {
+    const n = fillBurst(handles, from.smallPool, from.largePool, source, target);
+    const taken = from.device.send(handles, n);
+    datapath.mbufFree(handles + taken * 4, n - taken);
+  };
+  const result = measure(
+    'host, switch and two guests',
+    () => delivered,
+    () => {
+      send(a, A, B);
+      send(b, B, A);
+      host.step();
+      receive(b);
+      receive(a);
+    },
+  );
+  const ends = Promise.all(guests.map(({ device }) => device.detach()));
+  let done = false;
+  void ends.then(() => {
+    done = true;
+  });
+  while (!done) {
+    host.step();
+    host.tick(++nowMs);
+    for (const { device } of guests) {
+      device.poll(handles, BURST);
+      device.tick(nowMs);
+    }
+    await new Promise(setImmediate);
+  }
+  for (const guest of guests) guest.close();
+  host.close();
+  bus.close();
+  return result;
+}
+
+const results = [loops(process.argv[2] === 'sabotage'), await machine()];
+process.stdout.write(`${JSON.stringify(results)}\n`);
