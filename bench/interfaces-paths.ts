@@ -1,11 +1,11 @@
 // The three paths: the whole NetVSC path as the demo has it, a plain forwarder in Node and DPDK's testpmd.
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { readdirSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import type { Agent } from '../src/apps/demo/agents.js';
 import { DataWorker } from '../src/apps/demo/data-worker.js';
 import { inNetwork } from '../src/memory/os/netns.js';
-import { cores, type End, type Interfaces, type Path, pinned } from './interfaces.js';
+import { cores, type End, type Interfaces, type Path, pinned, threadsOf } from './interfaces.js';
 import { Skip } from './report.js';
 
 const MTU = 1500;
@@ -25,12 +25,10 @@ export interface NetvscPath extends Path {
   readonly attachMs: number;
 }
 
-const threadsNow = (): number[] => readdirSync('/proc/self/task').map(Number);
-
 /** TAP -> guest -> host -> switch -> host -> guest -> TAP in one worker thread. */
 export async function openNetvsc(interfaces: Interfaces): Promise<NetvscPath> {
   const { left, right, uplink } = interfaces;
-  const before = new Set(threadsNow());
+  const before = new Set(threadsOf(process.pid));
   const began = performance.now();
   const worker = pinned(
     cores().path,
@@ -57,7 +55,7 @@ export async function openNetvsc(interfaces: Interfaces): Promise<NetvscPath> {
     name: 'netvsc',
     left: await ends[0]!,
     right: await ends[1]!,
-    threads: threadsNow().filter((thread) => !before.has(thread)),
+    threads: threadsOf(process.pid).filter((thread) => !before.has(thread)),
     startMs,
     attachMs: attachMs / nics.length,
     resume() {},
@@ -68,7 +66,7 @@ export async function openNetvsc(interfaces: Interfaces): Promise<NetvscPath> {
 /** TAP -> TAP: the same loop and the same reads and writes, with nothing between them. */
 export async function openNodeForwarder(interfaces: Interfaces): Promise<Path> {
   const { left, right } = interfaces;
-  const before = new Set(threadsNow());
+  const before = new Set(threadsOf(process.pid));
   const taps = [
     { ifname: 'fwd0', netnsPid: left.pid },
     { ifname: 'fwd1', netnsPid: right.pid },
@@ -81,7 +79,7 @@ export async function openNodeForwarder(interfaces: Interfaces): Promise<Path> {
     name: 'node',
     left: await configure(left, 'fwd0', 'node', 0),
     right: await configure(right, 'fwd1', 'node', 1),
-    threads: threadsNow().filter((thread) => !before.has(thread)),
+    threads: threadsOf(process.pid).filter((thread) => !before.has(thread)),
     resume() {},
     pause() {},
   };
@@ -113,7 +111,7 @@ export async function openTestpmd(interfaces: Interfaces): Promise<Path> {
     name: 'testpmd',
     left: await configure(left, 'pmd0', 'testpmd', 0),
     right: await configure(right, 'pmd1', 'testpmd', 1),
-    threads: [],
+    threads: threadsOf(child.pid!),
     resume: () => void child.kill('SIGCONT'),
     pause: () => void child.kill('SIGSTOP'),
   };

@@ -1,6 +1,6 @@
 // Linux interfaces in network namespaces of their own and the paths that join two of them: what the suites `tap`, `tcp`
 // and `latency` measure. Everything made here is gone when withInterfaces() is over, however it ends.
-import { readFileSync, rmSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { Agent } from '../src/apps/demo/agents.js';
 import { environmentObstacle } from '../src/apps/demo/environment.js';
 import { onInterrupt } from '../src/apps/interrupt.js';
@@ -21,8 +21,8 @@ export interface Path {
   readonly name: 'netvsc' | 'node' | 'testpmd';
   readonly left: End;
   readonly right: End;
-  /** Kernel ids of its threads, where they are threads of this process. */
-  readonly threads: readonly number[];
+  /** Folders of its threads in /proc. */
+  readonly threads: readonly string[];
   /** Works until pause(), when not in use, if it would otherwise take CPU time from the others. */
   resume(): void;
   pause(): void;
@@ -60,6 +60,23 @@ export function receivedPackets({ agent, ifname }: End): number {
       .split(/\s+/)[1],
   );
 }
+
+/** Milliseconds for which a path's threads have run on a CPU; NaN where the kernel does not count that. */
+export function cpuMs({ threads }: Path): number {
+  let ns = 0;
+  for (const thread of threads) {
+    try {
+      ns += Number(readFileSync(`${thread}/schedstat`, 'latin1').split(' ')[0]);
+    } catch {
+      return Number.NaN;
+    }
+  }
+  return ns / 1e6;
+}
+
+/** Folders of a process's threads. */
+export const threadsOf = (pid: number): string[] =>
+  readdirSync(`/proc/${pid}/task`).map((id) => `/proc/${pid}/task/${id}`);
 
 /** Namespaces and a list of what is to be undone. */
 export class Interfaces {

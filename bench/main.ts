@@ -4,7 +4,9 @@ import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { exitCodeOf, Interrupted } from '../src/apps/interrupt.js';
 import { calibrate, MODES, type Mode, measureHalves, measureOneThread, measureTwoThreads, SIZES } from './datapath.js';
+import { latency } from './interfaces-latency.js';
 import { tap } from './interfaces-tap.js';
+import { tcp } from './interfaces-tcp.js';
 import { type Row, rowText, Skip, type Suite, type SuiteResult } from './report.js';
 import { median } from './traffic.js';
 
@@ -45,7 +47,7 @@ async function datapath(rounds: number): Promise<SuiteResult> {
   return { rows };
 }
 
-const SUITES: Record<string, Suite> = { datapath, tap };
+const SUITES: Record<string, Suite> = { datapath, tap, tcp, latency };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
