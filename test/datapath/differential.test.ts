@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { OFFLOAD } from '../../src/memory/layout.js';
 import { incoming, outgoing, shape } from './traffic.js';
-import { World, type WorldOptions } from './world.js';
+import { type Poke, World, type WorldOptions } from './world.js';
 
 const long = process.env.NETVSC_LONG === '1';
 const seed = process.env.NETVSC_SEED === undefined ? {} : { seed: Number(process.env.NETVSC_SEED) };
@@ -23,6 +23,7 @@ const burst = fc.oneof(
   { weight: 3, arbitrary: fc.array(shape, { minLength: 1, maxLength: 8 }) },
   { weight: 1, arbitrary: fc.array(shape, { minLength: 9, maxLength: 40 }) },
 );
+let forwarding = true;
 const hostRound = fc.record({ max: fc.integer({ min: 0, max: 40 }), forward: side, complete: side });
 const message = fc.tuple(side, fc.constantFrom(0, 1), payload);
 
@@ -30,7 +31,9 @@ const steps = fc.oneof(
   { weight: 6, arbitrary: step(burst, (world, list) => world.send(list.map(outgoing))) },
   {
     weight: 6,
-    arbitrary: step(hostRound, (world, { max, forward, complete }) => world.hostPoll(max, forward, complete)),
+    arbitrary: step(hostRound, (world, { max, forward, complete }) =>
+      world.hostPoll(max, forward && forwarding, complete),
+    ),
   },
   { weight: 6, arbitrary: step(fc.integer({ min: 0, max: 40 }), (world, max) => world.guestPoll(max)) },
   {
@@ -61,6 +64,50 @@ const steps = fc.oneof(
   { weight: 2, arbitrary: step(side, (world, host) => world.drain(host)) },
   { weight: 1, arbitrary: step(fc.tuple(side, side), (world, [host, on]) => world.mask(host, on)) },
   { weight: 1, arbitrary: step(side, (world, host) => world.takeSignal(host)) },
+);
+
+/** Numbers that a careless check lets through, sizes and types that occur. */
+const odd = fc.oneof(
+  { weight: 6, arbitrary: fc.integer({ min: 0, max: 64 }) },
+  fc.constantFrom(
+    107,
+    108,
+    0x80000001,
+    0xffffffff,
+    0xfffffff8,
+    0x7fffffff,
+    0x80000000,
+    256,
+    248,
+    300,
+    1514,
+    4096,
+    6144,
+  ),
+  fc.constantFrom(0x20006, 0x40007, 0x30007, 0x50009, 0x2000b, 0x10006, 0x10005, 0x20004, 0x1000a, 0x4e540001, 0xcafe),
+  fc.integer({ min: 0, max: 0xffffffff }),
+);
+const poke = fc.record({
+  where: fc.constantFrom('guestRing', 'hostRing', 'receive', 'receive', 'control', 'send', 'send', 'headroom'),
+  index: fc.integer({ min: 0, max: 5 }),
+  word: fc.integer({ min: 0, max: 30 }),
+  value: odd,
+}) satisfies fc.Arbitrary<Poke>;
+const lie = fc.record({
+  where: fc.constant('in' as const),
+  index: fc.integer({ min: 0, max: 1 }),
+  word: fc.constant(0),
+  value: odd,
+});
+const pokes = fc.array(poke, { minLength: 1, maxLength: 4 });
+/** The same without forwarding: the model knows only well-formed packets' checksums. */
+const hostileSteps = fc.oneof(
+  { weight: 8, arbitrary: steps },
+  { weight: 6, arbitrary: step(pokes, (world, list) => world.poke(...list)) },
+  {
+    weight: 1,
+    arbitrary: step(fc.tuple(fc.integer({ min: 0, max: 9 }), lie), (world, [n, one]) => n === 0 && world.poke(one)),
+  },
 );
 
 /** Repeats fill rings and run buffers out. */
@@ -159,12 +206,25 @@ const MUST = [
   ...['rxPackets', 'rxVlan', 'rxHash', 'rxChecksumGood', 'rxChecksumBad', 'rxCoalesced', 'rxNoMbuf', 'rxTooBig'],
   ...['rxNoSuballocation', 'rxRingFull', 'rxCompletions', 'rxCompletionsDelayed'],
 ];
-const reached: Record<string, number> = {};
+const MUST_HOSTILE = [
+  ...['rxBadRange', 'rxBadRndis', 'rxBadPpi', 'rxBadCoalescing'],
+  ...[
+    'guest error 1',
+    'guest error 3',
+    'host error 1',
+    'host error 3',
+    'host error 9',
+    'frame error 1',
+    'frame error 8',
+  ],
+];
 
-function check(runs: number, length: number): void {
+function check(runs: number, length: number, kinds: typeof steps, must: readonly string[]): void {
+  const reached: Record<string, number> = {};
+  forwarding = kinds === steps;
   const property = fc.property(
     worlds,
-    fc.array(fc.tuple(steps, again), { minLength: 5, maxLength: length, size: 'max' }),
+    fc.array(fc.tuple(kinds, again), { minLength: 5, maxLength: length, size: 'max' }),
     (options, list) => {
       const world = new World(options);
       try {
@@ -182,18 +242,22 @@ function check(runs: number, length: number): void {
           for (const [name, value] of Object.entries(model.counters.values))
             reached[name] = (reached[name] ?? 0) + value;
         }
-        reached[`host frame error ${host.frameError}`] = 1;
-        reached[`errors ${guest.end.error} ${host.end.error}`] = 1;
+        reached[`frame error ${host.frameError}`] = 1;
+        reached[`guest error ${guest.end.error}`] = 1;
+        reached[`host error ${host.end.error}`] = 1;
         world.close();
       }
     },
   );
   fc.assert(property, { numRuns: runs, includeErrorInReport: true, ...seed });
-  const missed = MUST.filter((name) => !reached[name]);
+  const missed = must.filter((name) => !reached[name]);
   if (seed.seed === undefined) assert.deepEqual(missed, [], 'never happened');
 }
 
-test('compiled burst loops agree with the model on random traffic', () => check(250, 60));
-test('the same for long', { skip: !long && 'NETVSC_LONG=1 runs it' }, () => check(2000, 300));
+test('compiled burst loops agree with the model on random traffic', () => check(250, 60, steps, MUST));
+test('the same for long', { skip: !long && 'NETVSC_LONG=1 runs it' }, () => check(2000, 300, steps, MUST));
 
-process.on('exit', () => console.error(JSON.stringify(reached)));
+test('they agree on what a hostile peer changes', () => check(400, 60, hostileSteps, MUST_HOSTILE));
+test('and that for long', { skip: !long && 'NETVSC_LONG=1 runs it' }, () =>
+  check(10_000, 100, hostileSteps, MUST_HOSTILE),
+);

@@ -7,6 +7,8 @@ import { DEFAULT_SCRATCH, GUEST_QUEUE, HOST_CHANNEL, POOL, SCRATCH } from '../..
 
 const GUARD = 256;
 const FILL = 0xa5;
+/** So many bytes of a guard in what a side hands out: it read where it must not. */
+const LEAK = Buffer.alloc(16, FILL);
 const CONTROL = 4096;
 
 const BOTH = ['guest ring', 'host ring'];
@@ -110,6 +112,12 @@ export class HostileRig {
       while (u8[at] === copy[at]) at++;
       assert.fail(`${who} wrote outside: ${name}, offset ${at - from} (address ${at})`);
     }
+  }
+
+  /** What was received or sent must not hold bytes of a guard. */
+  noLeak(what: string, at: number, bytes: number): void {
+    const found = Buffer.from(this.arena.u8.slice(at, at + bytes)).indexOf(LEAK);
+    assert.ok(found < 0, `${what}: byte ${found} and on come from behind a region`);
   }
 
   guest(name: keyof typeof GUEST_QUEUE.at): number {

@@ -300,6 +300,7 @@ class Run {
       );
       assert.equal(cell('packetLength'), cell('dataLength'), 'packet length');
       assert.ok(cell('l4Offset') + 20 <= cell('dataLength') || cell('l4Offset') === 0, 'header offset in the packet');
+      h.noLeak('received packet', cell('data'), cell('dataLength'));
       this.held.push(handle);
     }
     const messages = counterOf(rig.queue, GUEST_QUEUE.at.rxMessages);
@@ -317,6 +318,7 @@ class Run {
     assert.ok(used <= h.guest('eventBytes'), 'events beyond their buffer');
     let messages = 0;
     let at = read;
+    h.noLeak(`${side} events`, read, used);
     while (at < read + used) {
       const kind = u32[at >>> 2]!;
       assert.ok(kind >= 1 && kind <= 4, `event kind ${kind}`);

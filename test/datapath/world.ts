@@ -42,6 +42,14 @@ export interface Outgoing {
   readonly l4Offset: number;
 }
 
+/** A word that the other side changes. */
+export interface Poke {
+  readonly where: 'guestRing' | 'hostRing' | 'receive' | 'control' | 'send' | 'headroom' | 'in';
+  readonly index: number;
+  readonly word: number;
+  readonly value: number;
+}
+
 const ARENA_BYTES = 4 << 20;
 const INJECT_BYTES = 80_000;
 export const arena = Arena.create({ bytes: ARENA_BYTES });
@@ -307,6 +315,34 @@ export class World {
     }
     const sent = datapath.hostSend(this.rig.channel, this.rig.frames, list.length);
     assert.equal(sent, this.host.send(list), 'hostSend: frames');
+  }
+
+  /** A peer that changes shared bytes: a word near what is read next, or in the messages that buffers hold. */
+  poke(...words: readonly Poke[]): void {
+    for (const word of words) this.#poke(word);
+  }
+
+  #poke({ where, index, word, value }: Poke): void {
+    const { rig, guest, host } = this;
+    const ring = (base: number, end: ModelEnd) => base + 4096 + ((end.readIndex + word * 4) % end.size);
+    const unit = host.c.suballocationBytes;
+    const first = host.c.firstDataSuballocation;
+    const handle = this.#pools[0]!.model.free[0]?.handle;
+    const places = {
+      guestRing: ring(rig.guestRing, host.end),
+      hostRing: ring(rig.hostRing, guest.end),
+      receive: rig.receiveBuffer + ((first + index) % host.c.suballocationCount) * unit + word * 4,
+      control: rig.receiveBuffer + (index % first) * unit + word * 4,
+      send: rig.sendBuffer + (index % guest.c.sendSections) * guest.c.sendSectionBytes + word * 4,
+      headroom: guest.slots.find(({ send }) => send?.mbuf)?.send?.mbuf?.data ?? handle ?? 0,
+      in: index % 2 ? rig.guestRing : rig.hostRing,
+    };
+    let at = places[where];
+    if (where === 'headroom') {
+      if (at === 0 || at === handle) return;
+      at -= 108 - 4 * (word % 27);
+    }
+    this.#both(at, new Uint8Array(Uint32Array.of(value).buffer));
   }
 
   control(message: Uint8Array): void {
