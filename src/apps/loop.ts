@@ -35,6 +35,8 @@ export class PollLoop {
   #watched: readonly number[] = [];
   #running = false;
   #lastTick = 0;
+  /** How long to poll without finding anything before sleeping, ms. */
+  #patience = SPIN_MS;
   #stopped: (() => void) | undefined;
   /** Turns in which it slept, for statistics. */
   sleeps = 0;
@@ -72,13 +74,13 @@ export class PollLoop {
   }
 
   readonly #turn = (): void => {
-    const begin = performance.now();
+    let begin = performance.now();
     let idleSince = begin;
     let worked = false;
     for (;;) {
       let work = 0;
       for (const member of this.#members) work += member.step();
-      const now = performance.now();
+      let now = performance.now();
       if (now - this.#lastTick >= 1) {
         this.#lastTick = now;
         for (const member of this.#members) member.tick(now);
@@ -86,10 +88,16 @@ export class PollLoop {
       if (work > 0) {
         idleSince = now;
         worked = true;
-      } else if (now - idleSince >= SPIN_MS) {
+        this.#patience = SPIN_MS;
+      } else if (now - idleSince >= this.#patience) {
         // What just came may have answered somebody who waits: that code runs between turns, so no sleep before.
-        if (!worked) this.#sleep();
-        break;
+        if (worked) break;
+        // A sleep that nothing ended is followed by one look at everything and the next sleep.
+        this.#patience = this.#sleep() ? SPIN_MS : 0;
+        if (this.#patience === 0) break;
+        now = performance.now();
+        begin = now;
+        idleSince = now;
       }
       if (now - begin >= TURN_MS) break;
     }
@@ -97,15 +105,19 @@ export class PollLoop {
     else this.#stopped?.();
   };
 
-  #sleep(): void {
+  /** False when the time was over before anything came. */
+  #sleep(): boolean {
     let quiet = true;
     for (const member of this.#members) quiet = member.arm() && quiet;
+    let woken = true;
     if (quiet) {
       this.#watch();
       this.sleeps++;
-      if (this.#polls.wait(SLEEP_MS) > 0) this.#wake.drain();
+      woken = this.#polls.wait(SLEEP_MS) > 0;
+      if (woken && this.#polls.revents(this.#wake.fd) !== 0) this.#wake.drain();
     }
     for (const member of this.#members) member.disarm();
+    return woken;
   }
 
   /** Brings the poll set in line with what the members watch now. */

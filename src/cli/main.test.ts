@@ -25,6 +25,12 @@ for (const [words, expected] of [
   ['host', /'--machine <name>' not specified/],
   ['host --machine a/b', /letters, digits/],
   ['host --machine m --uplink foo:1', /expected one of tap:NAME, .*echo/],
+  ['guest', /'--machine <name>' not specified/],
+  ['guest --machine no-such-machine --echo 10.0.0.1', /no machine at .*no-such-machine/],
+  ['guest --machine m', /one of --tap, --echo, or --generate with --target/],
+  ['guest --machine m --echo 10.0.0', /expected an IPv4 address/],
+  ['guest --machine m --nic x --echo 10.0.0.1', /a number from 0 on, or a UUID/],
+  ['guest --machine m --tap t0 --echo 10.0.0.1', /cannot be used with/],
 ] as const) {
   test(`netvsc ${words}: exit code 1 and one line that says what was expected`, () => {
     const { status, stdout, stderr } = run(...words.split(' '));
@@ -46,6 +52,32 @@ test('version and help', () => {
   const { status, stdout } = run('host', '--help');
   assert.equal(status, 0);
   for (const form of UPLINK_FORMS) assert.equal(stdout.includes(form), true, form);
+});
+
+test('netvsc host, and two netvsc guests that talk over it: what one sends the other answers', async (t) => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'netvsc-cli-'));
+  const environment = { ...process.env, XDG_RUNTIME_DIR: folder };
+  const start = (...words: string[]) =>
+    spawn(process.execPath, [main, ...words], { stdio: ['ignore', 'pipe', 'inherit'], env: environment });
+  const host = start('host', '--machine', 'pair', '--json');
+  const echo = start('guest', '--machine', 'pair', '--nic', '1', '--echo', '10.0.0.2', '--wait', '--json');
+  t.after(() => {
+    for (const child of [host, echo]) child.kill('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
+  });
+  await Promise.all([once(host.stdout, 'data'), once(echo.stdout, 'data')]);
+  const words = ['--generate', '10.0.0.1', '--target', '10.0.0.2', '--seconds', '1', '--json'];
+  const sender = start('guest', '--machine', 'pair', ...words);
+  let output = '';
+  sender.stdout.on('data', (text) => {
+    output += text;
+  });
+  const [code] = await once(sender, 'close');
+  const { stats } = JSON.parse(output.trim().split('\n').at(-1)!);
+  assert.equal(code, 0);
+  assert.ok(stats.received > 100, output);
+  // The last burst may still be under way.
+  assert.ok(stats.sent - stats.received < 2000, output);
 });
 
 test('netvsc host says where the machine is, serves, and removes it at SIGTERM', async (t) => {

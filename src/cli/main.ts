@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { packageVersion } from '../apps/package-info.js';
 import { addDemo } from './demo.js';
+import { addGuest } from './guest.js';
 import { addHost } from './host.js';
 
 function makeProgram(): Command {
@@ -12,6 +13,7 @@ function makeProgram(): Command {
     .configureOutput({ outputError: (text, write) => write(`netvsc: ${text.replace(/^error: /, '')}`) });
   addDemo(program);
   addHost(program);
+  addGuest(program);
   for (const command of program.commands) command.copyInheritedSettings(program).exitOverride();
   return program.exitOverride();
 }

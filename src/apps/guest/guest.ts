@@ -1,6 +1,6 @@
 // netvsc guest: our driver on a machine of another process, with a TAP interface, or a station of its own, behind it. It
 // says when the host is gone, and on request attaches to the one that comes after it.
-import { closeSync } from 'node:fs';
+import { closeSync, existsSync } from 'node:fs';
 import { createDatapath, type Datapath } from '../../datapath/datapath.js';
 import { Arena } from '../../memory/arena.js';
 import { linuxSystem } from '../../memory/os/mman.js';
@@ -204,6 +204,8 @@ function makeTraffic(
 
 /** The device's UUID. Throws VmbusError that lists what there is. */
 function uuidOf(path: string, nic: number | string): VmbusDevice['uuid'] {
+  if (!existsSync(path))
+    throw new VmbusError(`no machine at ${path}: is its host running (netvsc host --machine ...)?`);
   if (typeof nic === 'string') return nic;
   const devices = [...scanBus(path).devices].sort((a, b) => a.relid - b.relid);
   const found = devices[nic];

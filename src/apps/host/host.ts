@@ -1,4 +1,5 @@
 // netvsc host: the Hyper-V side of a machine as a process of its own. Guests find their devices in the machine directory.
+import { randomInt } from 'node:crypto';
 import { createDatapath } from '../../datapath/datapath.js';
 import { Host } from '../../host/host.js';
 import type { ProfileName } from '../../host/profiles.js';
@@ -8,7 +9,7 @@ import { Arena } from '../../memory/arena.js';
 import { linuxSystem } from '../../memory/os/mman.js';
 import { removeStaleMachines } from '../../memory/rundir.js';
 import { type Interrupted, onInterrupt } from '../interrupt.js';
-import { PollLoop } from '../loop.js';
+import { loopEpochNs, PollLoop } from '../loop.js';
 
 /** Rings, receive and send buffers of a NIC, and the guest pages that the host maps. */
 const BYTES_PER_NIC = 384 << 20;
@@ -44,7 +45,8 @@ export async function runHost(
     const host = Host.create({
       ...{ arena, datapath, machine: options.machine, profile: options.profile },
       nics: Array.from({ length: options.nics }, () => ({})),
-      uplinks: options.uplinks.map((spec) => (context) => openUplink(spec, { ...context, epochNs: epoch() })),
+      ...{ seed: randomInt(2 ** 32), epochNs: loopEpochNs() },
+      uplinks: options.uplinks.map((spec) => (context) => openUplink(spec, context)),
     });
     const loop = new PollLoop();
     try {
@@ -66,6 +68,3 @@ export async function runHost(
     interrupt.over();
   }
 }
-
-/** Nanoseconds since 1970 at the loop's time 0, for captures. */
-const epoch = (): bigint => BigInt(Math.round(performance.timeOrigin * 1000)) * 1000n;
