@@ -116,6 +116,7 @@ export class Host {
   /** One turn: every NIC and uplink gets a bounded burst. Returns how much there was to do; 0 = nothing. */
   step(): number {
     let work = 0;
+    for (let i = 0; i < this.nics.length; i++) this.nics[i]!.look();
     for (let i = 0; i < this.nics.length; i++) work += this.nics[i]!.poll();
     for (let i = 0; i < this.uplinks.length; i++) work += this.uplinks[i]!.poll();
     for (let i = 0; i < this.nics.length; i++) this.nics[i]!.signal();

@@ -114,16 +114,26 @@ export class Nic implements SwitchPort {
     return this.#netvsp.phase;
   }
 
+  /** Sees whether a guest came or went. Done for all NICs before one of them forwards: a frame that is delivered to an
+   *  opening that has ended would be written into the rings of the one that followed. */
+  look(): void {
+    if (!this.#lookAtOffer && !this.#cheapOffer) return;
+    this.#lookAtOffer = false;
+    try {
+      const { opened, closed } = this.offer.poll();
+      if (closed) this.#close();
+      if (opened) this.#open();
+    } catch (error) {
+      this.#kill(error);
+    }
+  }
+
   /** Reads the guest's ring, forwards what it sends and answers control messages. Returns how much there was to do. */
   poll(): number {
+    this.look();
+    if (!this.#netvsp.serving) return 0;
     try {
-      if (this.#lookAtOffer || this.#cheapOffer) {
-        this.#lookAtOffer = false;
-        const { opened, closed } = this.offer.poll();
-        if (closed) this.#close();
-        if (opened) this.#open();
-      }
-      return this.#netvsp.serving ? this.#serve() : 0;
+      return this.#serve();
     } catch (error) {
       this.#kill(error);
       return 1;
