@@ -170,10 +170,11 @@ class Run {
       const unit = this.h.host('suballocationBytes');
       for (let i = 0; i < count; i++) {
         const index = r.below(this.h.host('suballocationCount'));
-        const mode = r.below(4);
-        if (mode === 0) body.push(r.word(), r.word());
+        const mode = r.below(5);
+        if (mode === 4) body.push(unit, this.#beyondTheEnd(unit));
+        else if (mode === 0) body.push(r.word(), r.word());
         else body.push(mode === 1 ? r.below(unit) : unit, index * unit);
-        if (mode > 1) this.#forgeMessage(this.#span('receive buffer').from + index * unit, unit, true);
+        if (mode === 2 || mode === 3) this.#forgeMessage(this.#span('receive buffer').from + index * unit, unit, true);
       }
     } else if (type === 9) {
       const count = r.pick(1, 1, 2, 3);
@@ -219,6 +220,14 @@ class Run {
     for (const cell of ['writeIndex', 'published'] as const) u32[at(own, cell)] = next;
     u32[ring.from >>> 2] = next;
     return true;
+  }
+
+  /** Offset of a message in the receive buffer's last bytes that claims `bytes`, more than are left. */
+  #beyondTheEnd(bytes: number): number {
+    const { from, to } = this.#span('receive buffer');
+    const at = (to - 44 - this.r.below(bytes - 44)) & ~3;
+    u32.set([1, bytes, 36, bytes - 44, 0, 0, 0, 0, 0, 0, 0], at >>> 2);
+    return at - from;
   }
 
   /** RNDIS messages whose fields are nearly right. */

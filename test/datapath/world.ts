@@ -62,6 +62,7 @@ export class World {
   readonly #memory: ModelMemory;
   readonly #pools: { address: number; model: ModelPool }[];
   readonly #regions: { name: string; from: number; to: number }[];
+  readonly #mbufs: number[] = [];
   readonly #inject: number;
   /** Received mbufs that the test holds. */
   held: Mbuf[] = [];
@@ -140,6 +141,7 @@ export class World {
       const pool = (at: number) => arena.u32[(address + at) >>> 2]!;
       for (let i = 0; i < pool(POOL.at.count); i++) {
         const buffer = pool(POOL.at.base) + i * pool(POOL.at.stride) + MBUF.bytes;
+        this.#mbufs.push(buffer - MBUF.bytes);
         this.#regions.push(span(`packet buffer ${buffer}`, buffer, pool(POOL.at.room)));
       }
     }
@@ -253,6 +255,8 @@ export class World {
   /** Polls; `forward` sends what came back to the same guest; `complete` writes the completions. */
   hostPoll(max: number, forward: boolean, complete: boolean): void {
     const { rig } = this;
+    // A guest may name any page of its packet memory: also its mbufs' cells, which the model keeps elsewhere.
+    for (const at of this.#mbufs) this.#memory.bytes.set(arena.u8.subarray(at, at + MBUF.bytes), at);
     const expected = this.host.poll(max);
     const n = datapath.hostPoll(rig.channel, max);
     assert.equal(n, expected?.length ?? 0, 'hostPoll: frames');
