@@ -52,6 +52,7 @@ export interface Poke {
 
 const ARENA_BYTES = 4 << 20;
 const INJECT_BYTES = 80_000;
+const GATHERED_BYTES = 70_000;
 export const arena = Arena.create({ bytes: ARENA_BYTES });
 const datapath = createDatapath(arena.memory);
 
@@ -64,6 +65,7 @@ export class World {
   readonly #regions: { name: string; from: number; to: number }[];
   readonly #mbufs: number[] = [];
   readonly #inject: number;
+  readonly #gathered: number;
   /** Received mbufs that the test holds. */
   held: Mbuf[] = [];
   #polled: PolledFrame[] = [];
@@ -72,6 +74,7 @@ export class World {
     const rig = createRig(arena, datapath, options);
     this.rig = rig;
     this.#inject = arena.reserve('injected frames', INJECT_BYTES);
+    this.#gathered = arena.reserve('gathered frame', GATHERED_BYTES);
     const set = (base: number, at: Record<string, number>, cells: Record<string, number> = {}) => {
       for (const [name, value] of Object.entries(cells)) arena.u32[(base + at[name]!) >>> 2] = value;
     };
@@ -149,6 +152,7 @@ export class World {
   }
 
   close(): void {
+    arena.release(this.#gathered);
     arena.release(this.#inject);
     this.rig.close();
   }
@@ -261,7 +265,7 @@ export class World {
     const n = datapath.hostPoll(rig.channel, max);
     assert.equal(n, expected?.length ?? 0, 'hostPoll: frames');
     const table = this.#hostCell('frames');
-    const gathered = arena.reserve('gathered frame', 70_000);
+    const gathered = this.#gathered;
     this.#polled = expected ?? [];
     this.#polled.forEach((frame, i) => {
       const at = table + i * FRAME.bytes;
@@ -282,7 +286,6 @@ export class World {
       same(arena.u8.subarray(cell('head'), cell('head') + head), bytes.subarray(0, head), `head of frame ${i}`);
       arena.u32[(rig.frames >>> 2) + i] = at;
     });
-    arena.release(gathered);
     if (forward) assert.equal(datapath.hostSend(rig.channel, rig.frames, n), this.host.send(this.#polled), 'hostSend');
     if (complete) this.hostComplete();
   }
