@@ -105,7 +105,12 @@ export class Bystander {
       const mbuf = this.#arena.u32[(this.#handles >>> 2) + i]!;
       const data = this.#cell(mbuf, MBUF.at.data);
       const bytes = this.#arena.u8.slice(data, data + this.#cell(mbuf, MBUF.at.dataLength));
-      if ((bytes[0]! & 1) !== 0) continue; // a broadcast of somebody else
+      // A broadcast, or a frame for a station that the switch does not know.
+      if (
+        Buffer.compare(bytes.subarray(0, 6), this.#mac) !== 0 &&
+        Buffer.compare(bytes.subarray(6, 12), this.#mac) !== 0
+      )
+        continue;
       const expected = this.#expected.shift();
       assert.ok(expected, 'the bystander got a frame too many');
       assert.deepEqual(bytes.subarray(PAYLOAD_AT), expected.subarray(PAYLOAD_AT), 'the next frame, unchanged');
