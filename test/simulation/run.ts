@@ -17,7 +17,7 @@ const REST_MS = 400;
 const TRACE_LINES = 60;
 const BROADCAST = new Uint8Array(6).fill(0xff);
 const NORMAL = PACKET_FILTER.DIRECTED | PACKET_FILTER.ALL_MULTICAST | PACKET_FILTER.BROADCAST;
-const FILTERS = [0, PACKET_FILTER.DIRECTED, NORMAL, NORMAL, NORMAL, NORMAL | PACKET_FILTER.PROMISCUOUS];
+const FILTERS = [0, PACKET_FILTER.DIRECTED, ...new Array(7).fill(NORMAL), NORMAL | PACKET_FILTER.PROMISCUOUS];
 const MTUS = [576, 1500, 1500, 4000, 9000];
 
 export interface RunResult {
@@ -84,7 +84,19 @@ class Run {
           machine.renew();
           this.#log('a new machine');
         }
-        for (const guest of machine.guests) if (!guest.running) this.#attach(guest);
+        for (const guest of machine.guests) {
+          if (!guest.running) this.#attach(guest);
+          else
+            guest.command(
+              'filter again',
+              () => guest.nic.device.setPacketFilter(NORMAL),
+              () => {},
+            );
+        }
+        for (const nic of machine.host.nics) machine.orderHost(() => nic.setLink(true));
+        machine.orderHost(() => {
+          machine.sink.linkUp = true;
+        });
         await this.#rest();
       }
       for (const guest of machine.guests)
@@ -244,11 +256,13 @@ class Run {
       machine.killGuest(index);
     } else if (choice < 0.3) {
       this.#happen(`link of nic${index}`);
-      machine.orderHost(() => machine.host.nics[index]!.setLink(!machine.host.nics[index]!.linkUp));
+      // Down for a short time mostly, or hardly anything would arrive.
+      const up = !machine.host.nics[index]!.linkUp || this.#random() < 0.7;
+      machine.orderHost(() => machine.host.nics[index]!.setLink(up));
     } else if (choice < 0.36) {
       this.#happen('link of sink');
       machine.orderHost(() => {
-        machine.sink.linkUp = !machine.sink.linkUp;
+        machine.sink.linkUp = !machine.sink.linkUp || this.#random() < 0.7;
       });
     } else if (guest.order === undefined) this.#trouble2(guest, choice);
   }

@@ -6,7 +6,7 @@ import { createDatapath } from '../../src/datapath/datapath.js';
 import { Arena } from '../../src/memory/arena.js';
 import { type RunResult, runSeed } from './run.js';
 
-const SEEDS = 150;
+const SEEDS = 200;
 const [FROM, TO] = seedRange(process.env.NETVSC_SEEDS);
 const ARENA_BYTES = 128 << 20;
 
