@@ -60,6 +60,7 @@ export class ChannelMemory {
       this.set('heads', this.#take('heads', FRAMES * HEAD_BYTES));
       this.#stage = this.#take('control message', CONTROL_BYTES);
       this.set('port', port);
+      this.set('selfCheck', 1);
       this.channel = new Channel(arena, datapath, this.address, HOST_CHANNEL.at);
     } catch (error) {
       this.#giveBack();

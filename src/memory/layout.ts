@@ -41,7 +41,7 @@ const endCells = {
   published: 'u32', // write index as last published
   spare: 'u32', // bytes that data must leave free in the ring for control and completions
   blocked: 'u32', // bytes of room that the writer waits for, 0 = none; announced to the peer before sleeping
-  reserved: 'u32',
+  selfCheck: 'u32', // 1: who masks the ring that we read is a corrupt peer; the data path adds 2 while it is unmasked
   signals: 'u64', // times needSignal was raised
   ringPacketsIn: 'u64',
   ringPacketsOut: 'u64',

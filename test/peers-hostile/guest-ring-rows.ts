@@ -57,6 +57,15 @@ export const RING_ROWS: readonly GuestRow[] = [
     },
     outcome: ring('INVALID_POINTER'),
   },
+  {
+    name: 'interrupt mask of the ring that the host reads, while the host sleeps',
+    act: (guest, { step, nic }) => {
+      while (!nic.arm()) step();
+      guest.arena.u32[(guest.opened.transmit.control + 8) >>> 2] = 1;
+      nic.disarm();
+    },
+    outcome: ring('MASKED_EXTERNALLY'),
+  },
   ...[0, 1].map(
     (units): GuestRow => ({
       name: `data offset ${units * 8}`,

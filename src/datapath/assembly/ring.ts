@@ -10,6 +10,9 @@ export const PAGE: u32 = 4096;
 export const MAX_PACKET: u32 = 32768;
 
 
+/** In CHANNEL_END.selfCheck: our mask is 0, and nobody but us may change that. */
+const UNMASKED: u32 = 2;
+
 @inline
 export function count(cell: u32, by: u32): void {
   store<u64>(cell, load<u64>(cell) + by);
@@ -32,6 +35,7 @@ export function endInit(end: u32): void {
   store<u32>(end, 0, L.CHANNEL_END_RING_ERROR_DETAIL);
   store<u32>(end, 0, L.CHANNEL_END_NEED_SIGNAL);
   store<u32>(end, 0, L.CHANNEL_END_BLOCKED);
+  store<u32>(end, load<u32>(end, L.CHANNEL_END_SELF_CHECK) & ~UNMASKED, L.CHANNEL_END_SELF_CHECK);
   // The peer may have written them: an index that is none must not be kept either.
   if (write >= load<u32>(end, L.CHANNEL_END_WRITE_SIZE) || (write & 7) != 0) {
     ringFail(end, L.RING_ERROR_INVALID_POINTER, write);
@@ -49,6 +53,12 @@ export function endInit(end: u32): void {
 }
 
 export function ringMask(end: u32): void {
+  const check = load<u32>(end, L.CHANNEL_END_SELF_CHECK);
+  if (check & UNMASKED) {
+    const mask = atomic.load<u32>(load<u32>(end, L.CHANNEL_END_READ_RING), L.WIRE_RING_CONTROL_INTERRUPT_MASK);
+    if (mask != 0) ringFail(end, L.RING_ERROR_MASKED_EXTERNALLY, mask);
+    store<u32>(end, check & ~UNMASKED, L.CHANNEL_END_SELF_CHECK);
+  }
   atomic.store<u32>(load<u32>(end, L.CHANNEL_END_READ_RING), 1, L.WIRE_RING_CONTROL_INTERRUPT_MASK);
   atomic.store<u32>(load<u32>(end, L.CHANNEL_END_WRITE_RING), 0, L.WIRE_RING_CONTROL_PENDING_SEND_SIZE);
 }
@@ -65,6 +75,8 @@ export function ringUnmask(end: u32): u32 {
       return 1;
     }
   }
+  const check = load<u32>(end, L.CHANNEL_END_SELF_CHECK);
+  if (check != 0) store<u32>(end, check | UNMASKED, L.CHANNEL_END_SELF_CHECK);
   // The atomic store is the barrier between unmasking and looking again.
   atomic.store<u32>(load<u32>(end, L.CHANNEL_END_READ_RING), 0, L.WIRE_RING_CONTROL_INTERRUPT_MASK);
   return ringReadable(end) != 0 ? 1 : 0;
