@@ -259,5 +259,5 @@ test('the same for long', { skip: !long && 'NETVSC_LONG=1 runs it' }, () => chec
 
 test('they agree on what a hostile peer changes', () => check(400, 60, hostileSteps, MUST_HOSTILE));
 test('and that for long', { skip: !long && 'NETVSC_LONG=1 runs it' }, () =>
-  check(10_000, 100, hostileSteps, MUST_HOSTILE),
+  check(5000, 100, hostileSteps, MUST_HOSTILE),
 );

@@ -100,7 +100,7 @@ export class ModelGuestSend {
     }
     this.#flush();
     end.publish();
-    if (end.free * 10 < c.ringSize) {
+    if (end.knownFree * 10 < c.ringSize && end.free * 10 < c.ringSize) {
       this.stopped = true;
       this.count('txStops');
       end.blocked = Math.floor(c.ringSize / 5);
@@ -213,7 +213,7 @@ export class ModelGuestSend {
     const { open, c, end } = this;
     if (!open) return true;
     const needed = ModelEnd.bytes(0, c.nvspBytes) + c.spare;
-    if (end.free < needed) {
+    if (!end.hasRoom(needed)) {
       this.#wait(needed);
       return false;
     }
@@ -245,7 +245,7 @@ export class ModelGuestSend {
     const extended = join(words(0, parts.length), ...ranges);
     const total = ModelEnd.bytes(extended.length, c.nvspBytes);
     if (total > 32768 || total + c.spare > c.ringSize - 8) return 'refused';
-    if (end.free < total + c.spare) {
+    if (!end.hasRoom(total + c.spare)) {
       this.#wait(total + c.spare);
       return 'later';
     }

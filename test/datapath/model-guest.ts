@@ -259,7 +259,7 @@ export class ModelGuest extends ModelGuestSend {
   /** Writes receive completions as far as there is room. */
   flush(): number {
     while (this.completions.length > 0) {
-      if (this.end.free < 32) {
+      if (!this.end.hasRoom(32)) {
         this.count('rxCompletionsDelayed');
         this.end.blocked = 32;
         break;

@@ -283,7 +283,7 @@ export class ModelHost {
       const { idLow, idHigh, status, wanted } = this.transactions[this.done]!;
       if (!wanted) continue;
       const total = ModelEnd.bytes(0, c.nvspBytes);
-      if (end.free < total) {
+      if (!end.hasRoom(total)) {
         end.blocked = total;
         this.#count('ringFull');
         break;
@@ -324,7 +324,7 @@ export class ModelHost {
         continue;
       }
       if (batch.length + parts > c.maxRanges) flush();
-      if (end.free < packetBytes(batch.length + parts) + SPARE) {
+      if (!end.hasRoom(packetBytes(batch.length + parts) + SPARE)) {
         this.#count('rxRingFull');
         continue;
       }
@@ -364,7 +364,7 @@ export class ModelHost {
   sendControl(message: Uint8Array): boolean {
     const { c, end } = this;
     if (end.error !== 0 || message.length > c.suballocationBytes || this.freeControl.length === 0) return false;
-    if (end.free < ModelEnd.bytes(16, c.nvspBytes)) return false;
+    if (!end.hasRoom(ModelEnd.bytes(16, c.nvspBytes))) return false;
     const index = this.freeControl.pop()!;
     this.chains.set(index, [index]);
     const offset = index * c.suballocationBytes;

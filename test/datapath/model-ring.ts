@@ -26,6 +26,7 @@ export class ModelEnd {
   writeIndex = 0;
   published = 0;
   readIndex = 0;
+  peerRead = 0;
   error = 0;
   errorDetail = 0;
   needSignal = false;
@@ -51,12 +52,23 @@ export class ModelEnd {
     return this.size - 8 - ((write - read + this.size) % this.size);
   }
 
+  /** By the peer's index as it was when last looked at. */
+  get knownFree(): number {
+    return this.#room(this.writeIndex, this.peerRead);
+  }
+
+  /** The peer's index is looked at again only when the last one says no. */
+  hasRoom(bytes: number): boolean {
+    return this.knownFree >= bytes || this.free >= bytes;
+  }
+
   get free(): number {
     const read = this.memory.u32(this.writeRing + AT.out);
     if (read % 8 !== 0 || read >= this.size) {
       this.fail(RING_ERROR.INVALID_POINTER, read);
       return 0;
     }
+    this.peerRead = read;
     return this.#room(this.writeIndex, read);
   }
 
@@ -95,7 +107,7 @@ export class ModelEnd {
   /** A control-path packet. */
   send(type: number, flags: number, idLow: number, idHigh: number, payload: Uint8Array): boolean {
     if (this.error !== 0) return false;
-    if (this.free < ModelEnd.bytes(0, payload.length)) {
+    if (!this.hasRoom(ModelEnd.bytes(0, payload.length))) {
       this.counters.add('ringFull');
       return false;
     }
@@ -156,7 +168,7 @@ export class ModelEnd {
     if (this.blocked > 0) {
       const wanted = Math.max(this.blocked, Math.floor((this.size - 8) / 4));
       this.memory.set32(this.writeRing + AT.pending, wanted);
-      if (this.free >= wanted) {
+      if (this.hasRoom(wanted)) {
         this.blocked = 0;
         return true;
       }

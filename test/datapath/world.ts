@@ -463,8 +463,16 @@ export class World {
       const got = Number(arena.u64[(base + at[cell]!) >>> 3]);
       assert.equal(got, model.counters.values[cell] ?? 0, `${name} counter ${cell}`);
     }
-    const { writeIndex, readIndex, published, error, errorDetail, needSignal, blocked } = model;
-    const want = { writeIndex, readIndex, published, ringError: error, ringErrorDetail: errorDetail, blocked };
+    const { writeIndex, readIndex, peerRead, published, error, errorDetail, needSignal, blocked } = model;
+    const want = {
+      writeIndex,
+      readIndex,
+      peerRead,
+      published,
+      ringError: error,
+      ringErrorDetail: errorDetail,
+      blocked,
+    };
     for (const [cell, value] of Object.entries({ ...want, needSignal: Number(needSignal) })) {
       assert.equal(arena.u32[(base + at[cell]!) >>> 2], value, `${name} ${cell}`);
     }
