@@ -12,18 +12,22 @@ export interface Pollable {
   tick(nowMs: number): void;
   /** Asks for interrupts before sleeping; false = something came meanwhile, do not sleep. */
   arm(): boolean;
-  /** Back to polling. */
-  disarm(): void;
+  /** Back to polling. `signalled` false: none of its descriptors has anything, it need not look at them. */
+  disarm(signalled?: boolean): void;
   /** Descriptors that wake it. May change between calls. */
   fds(): readonly number[];
 }
 
 /** Longest run of bursts before control-path code gets a turn. */
 const TURN_MS = 2;
+/** Time between ticks while idle; while packets flow there is one in each turn. */
+const TICK_MS = 1;
 /** How long to go on polling when there is nothing to do: about twice what a wake-up costs. */
 const SPIN_MS = 0.05;
-/** Longest sleep, so that deadlines are met although nothing arrives. */
+/** Longest sleep, so that deadlines and control code get their turn although nothing arrives; it doubles from the first
+ *  to the second while nothing does. */
 const SLEEP_MS = 10;
+const SLEEP_MAX_MS = 40;
 
 /** Wall clock at time 0 of a loop of this thread, nanoseconds since 1970. */
 export const loopEpochNs = (): bigint => BigInt(Math.round(performance.timeOrigin * 1000)) * 1000n;
@@ -37,6 +41,7 @@ export class PollLoop {
   #lastTick = 0;
   /** How long to poll without finding anything before sleeping, ms. */
   #patience = SPIN_MS;
+  #sleepMs = SLEEP_MS;
   #stopped: (() => void) | undefined;
   /** Turns in which it slept, for statistics. */
   sleeps = 0;
@@ -74,30 +79,34 @@ export class PollLoop {
   }
 
   readonly #turn = (): void => {
-    let begin = performance.now();
-    let idleSince = begin;
-    let worked = false;
+    let now = performance.now();
+    let begin = now;
+    let idleSince = now;
+    let work = 0;
+    let due = false; // control code runs between turns: before a sleep, and after it
     for (;;) {
-      let work = 0;
-      for (const member of this.#members) work += member.step();
-      let now = performance.now();
-      if (now - this.#lastTick >= 1) {
+      // Not between packets: they do not wait for it. Every turn begins without.
+      if (work === 0 && now - this.#lastTick >= TICK_MS) {
         this.#lastTick = now;
         for (const member of this.#members) member.tick(now);
       }
+      work = 0;
+      for (const member of this.#members) work += member.step();
+      now = performance.now();
       if (work > 0) {
         idleSince = now;
-        worked = true;
+        due = true;
         this.#patience = SPIN_MS;
       } else if (now - idleSince >= this.#patience) {
-        // What just came may have answered somebody who waits: that code runs between turns, so no sleep before.
-        if (worked) break;
+        if (due) break;
         // A sleep that nothing ended is followed by one look at everything and the next sleep.
         this.#patience = this.#sleep() ? SPIN_MS : 0;
         if (this.#patience === 0) break;
         now = performance.now();
         begin = now;
         idleSince = now;
+        due = true;
+        work = 1; // whatever it is that came
       }
       if (now - begin >= TURN_MS) break;
     }
@@ -113,11 +122,18 @@ export class PollLoop {
     if (quiet) {
       this.#watch();
       this.sleeps++;
-      woken = this.#polls.wait(SLEEP_MS) > 0;
+      woken = this.#polls.wait(this.#sleepMs) > 0;
+      this.#sleepMs = woken ? SLEEP_MS : Math.min(this.#sleepMs * 2, SLEEP_MAX_MS);
       if (woken && this.#polls.revents(this.#wake.fd) !== 0) this.#wake.drain();
     }
-    for (const member of this.#members) member.disarm();
+    for (const member of this.#members) member.disarm(!quiet || (woken && this.#signalled(member)));
     return woken;
+  }
+
+  /** Whether the last wait found something at one of its descriptors. */
+  #signalled(member: Pollable): boolean {
+    for (const fd of member.fds()) if (this.#polls.revents(fd) !== 0) return true;
+    return false;
   }
 
   /** Brings the poll set in line with what the members watch now. */

@@ -80,7 +80,8 @@ export class TapNic implements Pollable {
   }
 
   step(): number {
-    return this.#fromTap() + this.#toTap();
+    const received = this.#toTap(); // first, for what came already should not wait for a look at the TAP
+    return received + this.#fromTap();
   }
 
   /** Kernel to driver. While the driver has not taken everything the TAP is not read: the kernel's queue holds the rest. */
@@ -209,8 +210,8 @@ export class TapNic implements Pollable {
     return this.device.arm() && this.#sendCount === 0;
   }
 
-  disarm(): void {
-    this.device.disarm();
+  disarm(signalled?: boolean): void {
+    this.device.disarm(signalled);
   }
 
   fds(): readonly number[] {

@@ -139,9 +139,9 @@ export class Host {
     return idle;
   }
 
-  /** After sleeping. */
-  disarm(): void {
-    for (const nic of this.nics) nic.disarm();
+  /** After sleeping. `signalled` false: the caller knows that fds() have nothing, so they are not looked at. */
+  disarm(signalled = true): void {
+    for (const nic of this.nics) nic.disarm(signalled);
   }
 
   fds(): number[] {

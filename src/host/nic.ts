@@ -178,8 +178,8 @@ export class Nic implements SwitchPort {
     this.#lookAtOffer = true;
   }
 
-  disarm(): void {
-    this.#lookAtOffer = true;
+  disarm(signalled = true): void {
+    if (signalled) this.#lookAtOffer = true;
     if (this.#netvsp.serving) this.#memory.channel.mask();
   }
 

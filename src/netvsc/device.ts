@@ -168,11 +168,11 @@ export class NetvscDevice {
     return this.#session?.arm() ?? true;
   }
 
-  /** Back to polling. */
-  disarm(): void {
+  /** Back to polling. `signalled` false: the caller knows that fds() have nothing, so they are not looked at. */
+  disarm(signalled = true): void {
     if (this.#session === undefined) return;
     this.#session.disarm();
-    this.#takeInterrupts();
+    if (signalled) this.#takeInterrupts();
   }
 
   /** All counters since the device object was made. */
