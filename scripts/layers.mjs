@@ -40,7 +40,8 @@ for (const entry of readdirSync(src, { recursive: true, withFileTypes: true })) 
   }
   const text = readFileSync(file, 'utf8');
   const lines = text.split('\n').length - 1;
-  if (lines > 500 && entry.name !== 'generated.ts') problems.push(`${path.relative(src, file)}: ${lines} lines; split files above 500`);
+  if (lines > 500 && entry.name !== 'generated.ts')
+    problems.push(`${path.relative(src, file)}: ${lines} lines; split files above 500`);
   for (const [, target] of text.matchAll(/(?:from|import)\s*\(?\s*'(\.[^']*)'/g)) {
     const to = path.relative(src, path.resolve(path.dirname(file), target)).split(path.sep)[0];
     if (to === room || below(room).has(to)) continue;
