@@ -89,7 +89,7 @@ export class RingTarget {
   /** `image`: header, the ring's bytes, then the send buffer's. */
   host(image: Uint8Array): string {
     const { rig } = this;
-    const { datapath, channel, guestRing } = rig;
+    const { datapath, channel, guestRing, hostRing } = rig;
     this.#load(image, guestRing, rig.sendBuffer);
     for (let polls = 0; ; polls++) {
       assert.ok(polls < POLLS, 'hostPoll goes on for ever');
@@ -97,11 +97,14 @@ export class RingTarget {
       for (let i = 0; i < count; i++) this.#checkFrame(this.#cell(channel + HOST_CHANNEL.at.frames) + i * FRAME.bytes);
       const messages = this.#cell(channel + HOST_CHANNEL.at.transactionCount);
       datapath.hostComplete(channel);
+      // The guest reads its completions, or the host rightly waits for room.
+      this.#set(hostRing + 4, this.#cell(hostRing));
       const events = this.#cell(channel + HOST_CHANNEL.at.eventUsed);
       assert.ok(events <= EVENTS, `${events} bytes of events`);
       this.#set(channel + HOST_CHANNEL.at.eventUsed, 0);
       // As TypeScript answers when it cannot map a page.
       this.#set(channel + HOST_CHANNEL.at.regionMissFails, 1);
+      if (this.#cell(channel + CHANNEL_END.at.ringError) !== 0) break; // the host ends the channel
       if (count === 0 && events === 0 && messages === 0) break;
     }
     this.#untouched(this.#forbidden.host);

@@ -136,7 +136,7 @@ export class SimulatedGuest {
     if (choice < 0.45) this.#poll(1 + Math.floor(random() * BURST));
     else if (choice < 0.7) this.#send(1 + Math.floor(random() * BURST));
     else if (choice < 0.8) device.tick(nowMs);
-    else if (this.#idle && (this.queue.length === 0 || this.#refused || !this.running)) {
+    else if ((this.#idle || random() < 0.3) && (this.queue.length === 0 || this.#refused || !this.running)) {
       this.sleep.trySleep(device);
       if (this.sleep.asleep) this.#options.log(`${this.name} sleeps`);
       else this.#idle = false;
