@@ -158,7 +158,7 @@ class Run {
     return {
       profile: this.#one(PROFILE_NAMES),
       guests: Array.from({ length: 2 + this.#below(3) }, () => this.#guestPlan()),
-      ringBytes: kib(32, 64, 256),
+      ringBytes: kib(16, 32, 64, 256),
       // The host wants at least 17 suballocations, of up to 9306 bytes.
       receiveBytes: kib(192, 256, 1024),
       sendBytes: kib(96, 256),
