@@ -16,6 +16,12 @@ const GOALS = { on: 10, off: 2, overTestpmd: 8 } as const;
 const FEATURES = ['tx', 'sg', 'tso', 'gso', 'gro'] as const;
 const FAMILIES = [4, 6] as const;
 
+/** The part of iperf3's report that is used. */
+interface Report {
+  readonly error?: string;
+  readonly end?: { readonly sum_received?: { readonly bits_per_second: number } };
+}
+
 type Offloads = 'on' | 'off';
 type Family = (typeof FAMILIES)[number];
 
@@ -40,14 +46,18 @@ function finished(child: ChildProcess): Promise<string> {
 async function transfer(interfaces: Interfaces, path: Path, family: Family): Promise<number> {
   const to = addresses(NETWORK[path.name])[family][1];
   const words = ['-c', to, '-p', String(PORT), '-t', String(SECONDS), '-O', String(OMIT_SECONDS), '-J'];
+  const server = await openServer(interfaces);
   path.resume();
   const client = inNetwork(path.left.agent.pid, () => spawn('iperf3', words, { stdio: ['ignore', 'pipe', 'ignore'] }));
   interfaces.atEnd(() => end(client));
   try {
-    const report = JSON.parse(await finished(client)) as { end: { sum_received: { bits_per_second: number } } };
-    return report.end.sum_received.bits_per_second / 1e9;
+    const report = JSON.parse(await finished(client)) as Report;
+    const received = report.end?.sum_received?.bits_per_second;
+    if (received === undefined) throw new Error(`iperf3 through ${path.name} to ${to}: ${report.error ?? 'no figure'}`);
+    return received / 1e9;
   } finally {
     path.pause();
+    await end(server);
   }
 }
 
@@ -64,11 +74,14 @@ function setOffloads(path: Path, offloads: Offloads): void {
   }
 }
 
-async function openServer(interfaces: Interfaces): Promise<void> {
-  const words = ['-s', '-p', String(PORT), '--forceflush'];
+/** A server for one transfer: the same one may still be busy with the last. */
+async function openServer(interfaces: Interfaces): Promise<ChildProcess> {
+  const words = ['-s', '-1', '-p', String(PORT), '--forceflush'];
   const server = inNetwork(interfaces.right.pid, () => spawn('iperf3', words, { stdio: ['ignore', 'pipe', 'ignore'] }));
   interfaces.atEnd(() => end(server));
   await new Promise((resolve) => server.stdout!.once('data', resolve).once('end', resolve));
+  server.stdout!.resume();
+  return server;
 }
 
 export function tcp(rounds: number): Promise<SuiteResult> {
@@ -77,7 +90,6 @@ export function tcp(rounds: number): Promise<SuiteResult> {
   }
   return withInterfaces(async (interfaces) => {
     const { paths, skipped } = await openPaths(interfaces);
-    await openServer(interfaces);
     const rows: Row[] = [];
     for (const offloads of ['on', 'off'] as const) {
       for (const path of paths) setOffloads(path, offloads);
