@@ -31,7 +31,7 @@ export class Generator {
   }
 
   #do(task: Blast | Probe, ms: number): Promise<unknown> {
-    return new Promise((resolve, reject) => {
+    const done = new Promise((resolve, reject) => {
       const over = (work: () => void) => {
         clearTimeout(timer);
         this.#child.off('message', hear).off('exit', gone);
@@ -46,5 +46,7 @@ export class Generator {
       this.#child.on('message', hear).once('exit', gone);
       this.#child.send(task);
     });
+    done.catch(() => {}); // after Ctrl-C nobody may be waiting
+    return done;
   }
 }
