@@ -94,6 +94,7 @@ describe('demo as root', { skip: isRoot ? noTun : 'not root' }, () => {
 describe('demo as an ordinary user', { skip: noTun }, () => {
   let folder: string;
   let device: string;
+  let denied: string;
 
   before(async () => {
     // Somewhere that anybody may read: the checkout may lie in root's home.
@@ -109,7 +110,13 @@ describe('demo as an ordinary user', { skip: noTun }, () => {
     }
     device = path.join(folder, 'tun');
     // As on most distributions: whether this machine's udev opened the device to all or not.
-    if (isRoot) assert.equal((await run('mknod', ['-m', '666', device, 'c', '10', '200'])).code, 0);
+    denied = path.join(folder, 'denied');
+    for (const [node, mode] of [
+      [device, '666'],
+      [denied, '600'],
+    ] as const) {
+      if (isRoot) assert.equal((await run('mknod', ['-m', mode, node, 'c', '10', '200'])).code, 0);
+    }
   });
   after(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -131,10 +138,10 @@ describe('demo as an ordinary user', { skip: noTun }, () => {
     });
   }
 
-  test('no TAP device: says so in one line and replays a capture', {
+  test('no access to TAP devices: says so in one line and replays a capture', {
     skip: isRoot ? false : 'needs root',
   }, async () => {
-    const outcome = await asUser('/dev/null', ['--json', '--seconds', '0.2']);
+    const outcome = await asUser(denied, ['--json', '--seconds', '0.2']);
     const result = check(outcome, 'ws2019', 1500);
     assert.equal(result.mode, 'replay');
     assert.match(`${outcome.stderr}${(result.notes as string[]).join('\n')}`, /\/dev\/net\/tun/);
