@@ -119,12 +119,17 @@ export class ModelGuestSend {
       allowed &&= (c.offloads & (v6 ? OFFLOAD.LSO6 : OFFLOAD.LSO4)) !== 0 && bytes <= (v6 ? c.lsoMax6 : c.lsoMax4);
       allowed &&= packet.mss > 0 && packet.mss <= 0xffff && packet.l4Offset < 1024;
       allowed &&= packet.l4Offset >= (v6 ? 54 : 34) && packet.l4Offset + 20 <= packet.length;
+      const at = packet.data + 12;
+      allowed &&= this.memory.bytes[at]! * 256 + this.memory.bytes[at + 1]! === (v6 ? 0x86dd : 0x0800);
     } else {
       allowed &&= bytes <= c.maxFrameBytes;
       let needed = flags & F.TX_IP_CHECKSUM ? OFFLOAD.IPV4_HEADER_TX : 0;
       if (flags & F.TX_TCP_CHECKSUM) needed |= v6 ? OFFLOAD.TCP6_TX : OFFLOAD.TCP4_TX;
       if (flags & F.TX_UDP_CHECKSUM) needed |= v6 ? OFFLOAD.UDP6_TX : OFFLOAD.UDP4_TX;
-      byHost = (flags & CHECKSUMS) !== 0 && (c.offloads & needed) === needed && packet.l4Offset < 1024;
+      const least = v6 ? 54 : 34;
+      const l4 = packet.l4Offset === 0 ? least : packet.l4Offset;
+      const plausible = l4 >= least && l4 < Math.min(bytes, 1024);
+      byHost = (flags & CHECKSUMS) !== 0 && (c.offloads & needed) === needed && plausible;
     }
     const inSoftware = !lso && (flags & CHECKSUMS) !== 0 && !byHost;
     const infos: Info[] = [];

@@ -30,6 +30,13 @@ function checksumOffload(flags: u32): u32 {
   return bits;
 }
 
+/** Would the host take this header offset? A wrong one costs every packet of its message. 0 = the host assumes one. */
+@inline
+function plausibleHeader(l4: u32, flags: u32, bytes: u32): bool {
+  const least: u32 = flags & L.PACKET_FLAG_IPV6 ? 54 : 34;
+  return l4 == 0 ? least < bytes : l4 >= least && l4 < bytes && l4 <= MAX_HEADER_OFFSET;
+}
+
 /** Decides offloads; false = this packet cannot be sent on this channel. */
 function prepare(q: u32, mbuf: u32, flags: u32, bytes: u32): bool {
   const offloads = load<u32>(q, L.GUEST_QUEUE_OFFLOADS);
@@ -47,13 +54,15 @@ function prepare(q: u32, mbuf: u32, flags: u32, bytes: u32): bool {
     const least: u32 = v6 ? 54 : 34;
     const mss = load<u32>(mbuf, L.MBUF_MSS);
     if (mss == 0 || mss > 0xffff || l4 < least || l4 > MAX_HEADER_OFFSET || l4 + 20 > load<u32>(mbuf, L.MBUF_DATA_LENGTH)) return false;
+    // seedLso writes at fixed places: a tag in the data (or anything else) would be overwritten.
+    if (load<u16>(load<u32>(mbuf, L.MBUF_DATA), 12) != (v6 ? <u16>0xdd86 : <u16>0x0008)) return false;
     wantsLso = true;
     infos++;
   } else {
     if (bytes > load<u32>(q, L.GUEST_QUEUE_MAX_FRAME_BYTES)) return false;
     if (flags & CHECKSUMS) {
       const needed = checksumOffload(flags);
-      if ((offloads & needed) == needed && load<u32>(mbuf, L.MBUF_L4_OFFSET) <= MAX_HEADER_OFFSET) {
+      if ((offloads & needed) == needed && plausibleHeader(load<u32>(mbuf, L.MBUF_L4_OFFSET), flags, bytes)) {
         wantsChecksum = true;
         infos++;
       } else softwareChecksum = true;
