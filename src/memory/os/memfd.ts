@@ -21,8 +21,15 @@ export function addSeals(fd: number, seals: number): void {
   check(fcntl(fd, F_ADD_SEALS, seals), 'fcntl(F_ADD_SEALS)', `of descriptor ${fd}`);
 }
 
-/** A zeroed memfd of a size that nobody can change any more, mode 0600; the seals are final. Throws OsError. */
-export function createSealedMemory(name: string, bytes: number): { fd: number; bytes: number } {
+/**
+ * A zeroed memfd of a size that nobody can change any more, mode 0600. Its seals are final, unless `open` asks for more to
+ * come (lockWriters). Throws OsError.
+ */
+export function createSealedMemory(
+  name: string,
+  bytes: number,
+  seals: 'final' | 'open' = 'final',
+): { fd: number; bytes: number } {
   if (!(Number.isSafeInteger(bytes) && bytes > 0)) {
     throw new RangeError(`shared memory ${name}: expected a size of at least 1 byte, got ${bytes}`);
   }
@@ -30,12 +37,18 @@ export function createSealedMemory(name: string, bytes: number): { fd: number; b
   try {
     ftruncateSync(fd, bytes);
     fchmodSync(fd, 0o600);
-    addSeals(fd, SEAL.SHRINK | SEAL.GROW | SEAL.SEAL);
+    addSeals(fd, SEAL.SHRINK | SEAL.GROW | (seals === 'final' ? SEAL.SEAL : 0));
   } catch (error) {
     closeSync(fd);
     throw error;
   }
   return { fd, bytes };
+}
+
+/** After this only maps that exist already can write to the memory; others may still read it. Final. Throws OsError
+ *  (EINVAL before Linux 5.1). */
+export function lockWriters(fd: number): void {
+  addSeals(fd, SEAL.FUTURE_WRITE | SEAL.SEAL);
 }
 
 /** Makes `path` a symlink by which processes of the same user open the memory, while this process holds `fd`. */

@@ -2,7 +2,7 @@
 // pages of this process's virtual addresses, which the host finds in /proc/<pid>/maps.
 import { closeSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
-import { createSealedMemory } from '../../memory/os/memfd.js';
+import { createSealedMemory, lockWriters } from '../../memory/os/memfd.js';
 import { type GuestMemory, PAGE_BYTES, VmbusError } from '../device.js';
 
 export class UioGuestMemory implements GuestMemory {
@@ -16,9 +16,11 @@ export class UioGuestMemory implements GuestMemory {
 
   allocate(name: string, bytes: number): number {
     const rounded = Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
-    const file = createSealedMemory(`netvsc ${name}`, rounded).fd;
+    const file = createSealedMemory(`netvsc ${name}`, rounded, 'open').fd;
     try {
       const address = this.#arena.mapFile(name, file, 0, rounded);
+      // The host may read packets. It must not write to the cells that steer them.
+      lockWriters(file);
       this.#files.set(address, file);
       return address;
     } catch (error) {
