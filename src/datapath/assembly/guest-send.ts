@@ -207,8 +207,7 @@ function flushSection(q: u32): bool {
   putNvspData(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR, payload, section, load<u32>(q, L.GUEST_QUEUE_SECTION_USED));
   closePacket(q, at, total);
   store<u32>(q, L.NO_SECTION, L.GUEST_QUEUE_SECTION);
-  count(q + L.GUEST_QUEUE_RING_PACKETS_OUT, 1);
-  count(q + L.GUEST_QUEUE_TX_MESSAGES, 1);
+  copiedMessages++;
   return true;
 }
 
@@ -217,6 +216,20 @@ function flushSection(q: u32): bool {
 function padMessage(message: u32, from: u32, bytes: u32): void {
   store<u32>(message, load<u32>(message, L.WIRE_RNDIS_PACKET_MESSAGE_LENGTH) + bytes, L.WIRE_RNDIS_PACKET_MESSAGE_LENGTH);
   for (let i: u32 = 0; i < bytes; i++) store<u8>(from + i, 0);
+}
+
+/** Takes a free section and opens it; NO_SECTION = none is free. */
+@inline
+function openSection(q: u32): u32 {
+  const free = load<u32>(q, L.GUEST_QUEUE_FREE_SECTION_COUNT);
+  if (free == 0) return L.NO_SECTION;
+  const section = load<u32>(load<u32>(q, L.GUEST_QUEUE_FREE_SECTIONS) + ((free - 1) << 2));
+  store<u32>(q, free - 1, L.GUEST_QUEUE_FREE_SECTION_COUNT);
+  store<u32>(q, section, L.GUEST_QUEUE_SECTION);
+  store<u32>(q, 0, L.GUEST_QUEUE_SECTION_USED);
+  store<u32>(q, 0, L.GUEST_QUEUE_SECTION_PACKETS);
+  store<u32>(q, 0, L.GUEST_QUEUE_SECTION_BYTES);
+  return section;
 }
 
 /** Copies a packet into the open section, or into a new one. 1 = done, 0 = try later, -1 = no section: send it directly. */
@@ -239,16 +252,11 @@ function sendCopied(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
     }
   }
   if (section == L.NO_SECTION) {
-    const free = load<u32>(q, L.GUEST_QUEUE_FREE_SECTION_COUNT);
-    if (free == 0) {
+    section = openSection(q);
+    if (section == L.NO_SECTION) {
       count(q + L.GUEST_QUEUE_TX_NO_SECTION, 1);
       return -1;
     }
-    section = load<u32>(load<u32>(q, L.GUEST_QUEUE_FREE_SECTIONS) + ((free - 1) << 2));
-    store<u32>(q, free - 1, L.GUEST_QUEUE_FREE_SECTION_COUNT);
-    store<u32>(q, section, L.GUEST_QUEUE_SECTION);
-    store<u32>(q, 0, L.GUEST_QUEUE_SECTION_PACKETS);
-    store<u32>(q, 0, L.GUEST_QUEUE_SECTION_BYTES);
     used = 0;
   }
   const at = load<u32>(q, L.GUEST_QUEUE_SEND_BUFFER) + section * sectionBytes + used;
@@ -344,6 +352,7 @@ function sendDirect(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
 let sentPackets: u32 = 0;
 let sentBytes: u32 = 0;
 let copied: u32 = 0;
+let copiedMessages: u32 = 0;
 
 /** Sends one packet. 1 = taken (sent, or dropped and counted), 0 = try later. */
 function sendOne(q: u32, mbuf: u32): i32 {
@@ -372,8 +381,17 @@ function sendOne(q: u32, mbuf: u32): i32 {
   return 1;
 }
 
-/** The short way: packets of one segment that ask the host for nothing, as long as the open section takes them. Returns
- *  how many went; sendOne must look at the next one. */
+/** A packet of one segment that asks the host for nothing and fits a section: most of the traffic. */
+@inline
+function isPlain(q: u32, mbuf: u32): bool {
+  const bytes = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
+  const message = PACKET_HEADER + bytes;
+  if ((load<u32>(mbuf, L.MBUF_FLAGS) & SPECIAL) != 0 || load<u32>(mbuf, L.MBUF_PACKET_LENGTH) != bytes) return false;
+  if (bytes < 14 || bytes > load<u32>(q, L.GUEST_QUEUE_MAX_FRAME_BYTES)) return false;
+  return message <= load<u32>(q, L.GUEST_QUEUE_COPY_LIMIT) && message <= load<u32>(q, L.GUEST_QUEUE_SEND_SECTION_BYTES);
+}
+
+/** The short way: copies plain packets as long as the open section takes them. Returns how many went. */
 function sendPlain(q: u32, handles: u32, n: u32): u32 {
   const sectionBytes = load<u32>(q, L.GUEST_QUEUE_SEND_SECTION_BYTES);
   const start = load<u32>(q, L.GUEST_QUEUE_SEND_BUFFER) + load<u32>(q, L.GUEST_QUEUE_SECTION) * sectionBytes;
@@ -423,17 +441,28 @@ export function guestSend(q: u32, handles: u32, n: u32): u32 {
     count(q + L.GUEST_QUEUE_TX_WAKES, 1);
   }
   store<u32>(q, 0, L.CHANNEL_END_BLOCKED);
-  sentPackets = sentBytes = copied = 0;
+  sentPackets = sentBytes = copied = copiedMessages = 0;
   let i: u32 = 0;
   while (i < n) {
     if (load<u32>(q, L.GUEST_QUEUE_SECTION) != L.NO_SECTION) {
       i += sendPlain(q, handles + (i << 2), n - i);
       if (i == n) break;
     }
-    if (sendOne(q, load<u32>(handles + (i << 2))) == 0) break;
+    const mbuf = load<u32>(handles + (i << 2));
+    if (isPlain(q, mbuf)) {
+      // The section is full, or none is open.
+      if (!flushSection(q)) {
+        count(q + L.GUEST_QUEUE_TX_BUSY, 1);
+        break;
+      }
+      if (openSection(q) != L.NO_SECTION) continue;
+    }
+    if (sendOne(q, mbuf) == 0) break;
     i++;
   }
   flushSection(q);
+  count(q + L.GUEST_QUEUE_RING_PACKETS_OUT, copiedMessages);
+  count(q + L.GUEST_QUEUE_TX_MESSAGES, copiedMessages);
   count(q + L.GUEST_QUEUE_TX_PACKETS, sentPackets);
   count(q + L.GUEST_QUEUE_TX_BYTES, sentBytes);
   count(q + L.GUEST_QUEUE_TX_COPIED, copied);
