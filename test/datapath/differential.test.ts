@@ -8,7 +8,9 @@ import { incoming, outgoing, shape } from './traffic.js';
 import { type Poke, World, type WorldOptions } from './world.js';
 
 const long = process.env.NETVSC_LONG === '1';
-const seed = process.env.NETVSC_SEED === undefined ? {} : { seed: Number(process.env.NETVSC_SEED) };
+// The same runs every time, unless they are to be many: then new ones.
+const wanted = process.env.NETVSC_SEED ?? (process.env.NETVSC_LONG === undefined ? '3' : undefined);
+const seed = wanted === undefined ? {} : { seed: Number(wanted) };
 const payload = fc.uint8Array({ maxLength: 300 });
 const side = fc.boolean();
 
@@ -251,7 +253,7 @@ function check(runs: number, length: number, kinds: typeof steps, must: readonly
   );
   fc.assert(property, { numRuns: runs, includeErrorInReport: true, ...seed });
   const missed = must.filter((name) => !reached[name]);
-  if (seed.seed === undefined) assert.deepEqual(missed, [], 'never happened');
+  if (process.env.NETVSC_SEED === undefined) assert.deepEqual(missed, [], 'never happened');
 }
 
 test('compiled burst loops agree with the model on random traffic', () => check(250, 60, steps, MUST));

@@ -22,7 +22,8 @@ function run(job: HostileJob): Promise<Record<string, number>> {
 
 test('hostile peers, in both directions', async () => {
   const fixed = process.env.NETVSC_SEED;
-  const seed = fixed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(fixed);
+  const seed =
+    fixed === undefined ? (process.env.NETVSC_LONG === '1' ? Math.floor(Math.random() * 2 ** 31) : 1) : Number(fixed);
   const runs = fixed !== undefined ? 2 : process.env.NETVSC_LONG === '1' ? 40_000 : 700;
   const counts = await run({ seed, runs, progress: new Int32Array(new SharedArrayBuffer(4)) });
   if (process.env.NETVSC_COUNTS) console.error(counts);
