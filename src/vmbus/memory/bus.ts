@@ -189,9 +189,10 @@ function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device, parts
   const toGuest = () => {
     if (state.open && !state.hostGone) state.toGuest++;
   };
-  const monitored = function* () {
-    if (monitorId !== undefined) yield monitorId;
-    for (const { offer } of state.subchannels?.all ?? []) if (offer.monitorId !== undefined) yield offer.monitorId;
+  const monitored = (): number[] => {
+    const subchannels = state.subchannels?.all ?? [];
+    const ids = [monitorId, ...subchannels.map(({ offer }) => offer.monitorId)];
+    return ids.filter((id) => id !== undefined);
   };
   const channel: OpenChannel = { transmit: state.transmit, receive: state.receive, receiveBuffer, sendBuffer };
   const device: VmbusDevice = {
@@ -246,7 +247,9 @@ function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device, parts
         state.closed = false;
         hostHeard(state);
       } else {
-        for (const id of monitored()) if (takeTrigger(arena, monitorPage, id)) polled.interrupts++;
+        if (monitorPage !== 0) {
+          for (const id of monitored()) if (takeTrigger(arena, monitorPage, id)) polled.interrupts++;
+        }
         state.opened = false;
         state.toHost = 0;
       }
