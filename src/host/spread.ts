@@ -67,7 +67,7 @@ export class ReceiveSpread {
     for (let i = 0; i < count; i++) {
       const frame = u32[list + i]!;
       const bytes = u32[(frame + AT.length) >>> 2]!;
-      const hash = this.#scaling.hash(u32[(frame + AT.head) >>> 2]!, Math.min(bytes, HEAD_BYTES));
+      const hash = this.#scaling.signedHash(u32[(frame + AT.head) >>> 2]!, Math.min(bytes, HEAD_BYTES));
       // Other ports may have the same FRAME: the mark goes again below.
       if (this.#scaling.type !== 0) {
         u32[(frame + AT.hash) >>> 2] = hash;

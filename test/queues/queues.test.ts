@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { seededRandom } from '../../src/vmbus/memory/simulator.js';
+import { UioOffer } from '../../src/vmbus/uio/offer.js';
 import { BACKENDS, createQueueRig, flowHash, flowsForAll, type QueueRig, type Received } from './rig.js';
 
 const openDescriptors = () => readdirSync('/proc/self/fd').length;
@@ -210,6 +211,11 @@ for (const backend of BACKENDS) {
     rig.host.disarm();
     await rig.until(() => rig.returned.length === 4);
     await exchange(rig, flowsForAll(4), 3);
+    const { offer } = rig.host.nics[1]!;
+    if (offer instanceof UioOffer) {
+      assert.equal(offer.stats.interruptsIn, 0);
+      assert.ok(offer.stats.triggersIn >= 4);
+    }
     await rig.run(device.detach());
     await rig.run(rig.sender.device.detach());
     await rig.until(() => rig.host.nics.every(({ phase }) => phase === 'closed'));
