@@ -124,8 +124,7 @@ export class PollLoop {
     if (quiet) {
       this.#watch();
       this.sleeps++;
-      const limit = this.#sleepLimit();
-      woken = this.#polls.wait(Math.min(this.#sleepMs, limit)) > 0;
+      woken = this.#polls.wait(Math.min(this.#sleepMs, this.#sleepLimit())) > 0;
       this.#sleepMs = woken ? SLEEP_MS : Math.min(this.#sleepMs * 2, SLEEP_MAX_MS);
       if (woken && this.#polls.revents(this.#wake.fd) !== 0) this.#wake.drain();
     }
