@@ -14,6 +14,8 @@ export interface Pollable {
   arm(): boolean;
   /** Back to polling. `signalled` false: none of its descriptors has anything, it need not look at them. */
   disarm(signalled?: boolean): void;
+  /** Longest sleep in ms that it can take without being woken; absent or undefined = any. */
+  sleepMs?(): number | undefined;
   /** Descriptors that wake it. May change between calls. */
   fds(): readonly number[];
 }
@@ -122,7 +124,7 @@ export class PollLoop {
     if (quiet) {
       this.#watch();
       this.sleeps++;
-      woken = this.#polls.wait(this.#sleepMs) > 0;
+      woken = this.#polls.wait(Math.min(this.#sleepMs, this.#sleepLimit())) > 0;
       this.#sleepMs = woken ? SLEEP_MS : Math.min(this.#sleepMs * 2, SLEEP_MAX_MS);
       if (woken && this.#polls.revents(this.#wake.fd) !== 0) this.#wake.drain();
     }
@@ -134,6 +136,13 @@ export class PollLoop {
   #signalled(member: Pollable): boolean {
     for (const fd of member.fds()) if (this.#polls.revents(fd) !== 0) return true;
     return false;
+  }
+
+  /** Whole milliseconds, at least one: poll(2) has none shorter, and without any we would not sleep at all. */
+  #sleepLimit(): number {
+    let least = SLEEP_MAX_MS;
+    for (const member of this.#members) least = Math.min(least, member.sleepMs?.() ?? SLEEP_MAX_MS);
+    return Math.max(1, Math.ceil(least));
   }
 
   /** Brings the poll set in line with what the members watch now. */

@@ -39,6 +39,9 @@ export interface Datapath {
 
   /** Makes every suballocation free. */
   hostReset(channel: number): void;
+  /** Divides the data suballocations of a NIC's receive buffer among `count` channels (u32 array of addresses, which share the tables
+   *  of `primary`: suballocations, owners, senders). `stacks`: u32 per data suballocation, for their free stacks. */
+  hostDivide(primary: number, channels: number, count: number, stacks: number): void;
   /** Reads the guest's ring: frames of data messages go to the channel's FRAME table, the rest to events. */
   hostPoll(channel: number, maxFrames: number): number;
   /** Completes the messages of the last poll. Returns how many completions still wait for room. */

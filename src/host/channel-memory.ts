@@ -36,6 +36,8 @@ export class ChannelMemory {
   readonly #arena: Arena;
   readonly #datapath: Datapath;
   readonly #offer: VmbusOffer;
+  /** Room for the free stacks of all channels that share the data suballocations. */
+  readonly dataStacks: number;
   readonly #stage: number;
   readonly #held: number[] = [];
 
@@ -48,7 +50,7 @@ export class ChannelMemory {
       this.address = this.#take('HOST_CHANNEL', HOST_CHANNEL.bytes);
       const suballocations = Math.floor(offer.receiveBuffer.bytes / (MIN_FRAME_BYTES + SUBALLOCATION_OVERHEAD));
       this.set('suballocations', this.#take('suballocations', suballocations * 4 + 4));
-      this.set('freeSuballocations', this.#take('free suballocations', suballocations * 4 + 4));
+      this.dataStacks = this.#take('free suballocations', suballocations * 4 + 4);
       this.set('freeControl', this.#take('free control suballocations', CONTROL_SUBALLOCATIONS * 4));
       this.set('regions', this.#take('guest regions', REGIONS * GPA_REGION.bytes));
       this.set('transactions', this.#take('transactions', TRANSACTIONS * TRANSACTION.bytes));
@@ -99,6 +101,9 @@ export class ChannelMemory {
     this.set('regionCount', 0);
     this.set('regionMissFails', 0);
     this.set('frameError', 0);
+    this.set('owners', 0);
+    this.set('senders', 0);
+    this.set('freeSuballocations', this.dataStacks);
     this.#datapath.hostReset(this.address);
   }
 

@@ -22,6 +22,10 @@ export interface HostNicOptions {
   readonly vlan?: VlanMode;
   /** Bytes of both rings together. */
   readonly ringBytes?: number;
+  /** The same of each subchannel. */
+  readonly subchannelRingBytes?: number;
+  /** The guest triggers the host through the monitor page instead of interrupting it. */
+  readonly monitor?: boolean;
 }
 
 /** Makes an uplink, e.g. `(context) => openUplink(parseUplink(text), context)`; the host plugs it in and closes it. */
@@ -75,6 +79,8 @@ export class Host {
             receiveBytes: profile.receiveBytes,
             sendBytes: profile.sendBytes,
             ...(nic.ringBytes === undefined ? {} : { ringBytes: nic.ringBytes }),
+            ...(nic.subchannelRingBytes === undefined ? {} : { subchannelRingBytes: nic.subchannelRingBytes }),
+            ...(nic.monitor === undefined ? {} : { monitor: nic.monitor }),
           })),
         });
         this.#undo.push(() => made.close());
@@ -137,6 +143,15 @@ export class Host {
     for (const uplink of this.uplinks) idle = uplink.arm() && idle;
     if (!idle) this.disarm();
     return idle;
+  }
+
+  /** Longest sleep in ms: guests that trigger through the monitor page wake nobody. Undefined = any. */
+  sleepMs(): number | undefined {
+    let least: number | undefined;
+    for (const { monitorMs } of this.nics) {
+      if (monitorMs !== undefined && !(monitorMs > (least ?? Number.POSITIVE_INFINITY))) least = monitorMs;
+    }
+    return least;
   }
 
   /** After sleeping. `signalled` false: the caller knows that fds() have nothing, so they are not looked at. */

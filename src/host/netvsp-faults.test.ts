@@ -294,7 +294,7 @@ test('messages in service: data path, OID query, subchannels; revoke ends it in 
   guest.attach(0x60001);
   assert.equal(nvsp(guest, 129, 1)!.length, 0);
   assert.deepEqual([...nvsp(guest, 131, 0, 0x10101)!.slice(0, 12)], [...words(132, 0xc00000bb, 0)]);
-  assert.deepEqual([...nvsp(guest, 133, 1, 1)!.slice(0, 12)], [...words(133, 2, 0)]);
+  assert.deepEqual([...nvsp(guest, 133, 1, 64)!.slice(0, 12)], [...words(133, 2, 0)]);
   assert.deepEqual([...nvsp(guest, 133, 1, 0xffffffff)!.slice(0, 12)], [...words(133, 2, 0)]);
   assert.deepEqual([...nvsp(guest, 133, 2, 0)!.slice(0, 12)], [...words(133, 2, 0)]);
   assert.deepEqual([...nvsp(guest, 133, 1, 0)!.slice(0, 12)], [...words(133, 1, 0)]);

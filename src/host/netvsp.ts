@@ -2,7 +2,9 @@
 // those it may not (facts/hyper-v-host.md 3). A violation throws ChannelFault: the channel is dead, as on the real host.
 import {
   decodeNvsp,
+  encodeIndirectionTable,
   NVSP_CAPABILITY,
+  NVSP_INDIRECTION_TABLE_ENTRIES,
   NVSP_STATUS,
   NVSP_SUBCHANNEL_OPERATION,
   NVSP_VERSION,
@@ -18,6 +20,7 @@ import {
 import { RNDIS_STATUS } from '../wire/rndis.js';
 import { PACKET_TYPE } from '../wire/vmbus.js';
 import { type ChannelMemory, CONTROL_SUBALLOCATIONS, MIN_FRAME_BYTES } from './channel-memory.js';
+import { Outbox } from './outbox.js';
 import { grantsNvsp, type Profile } from './profiles.js';
 
 /** Ends one channel: what came, what was expected. */
@@ -35,10 +38,18 @@ const EMPTY = new Uint8Array(0);
 /** Most memory pieces of a packet, as InitComplete says it. */
 const MDL_CHAIN = 34;
 
-interface Completion {
-  readonly idLow: number;
-  readonly idHigh: number;
-  readonly payload: Uint8Array;
+/** Transmit hash value modulo 16 to channel, evenly (facts/hyper-v-host.md 5). */
+const sendTable = (queues: number): Uint8Array =>
+  encodeIndirectionTable(Array.from({ length: NVSP_INDIRECTION_TABLE_ENTRIES }, (_, i) => i % queues));
+
+/** Where the channel's subchannels come from. */
+export interface SubchannelSource {
+  /** Makes subchannels until there are `count`; false = that cannot be, and nothing is offered. */
+  prepare(count: number): boolean;
+  /** Offers prepared ones until `count` are offered. */
+  publish(count: number): void;
+  /** How many are offered. */
+  readonly count: number;
 }
 
 export class Netvsp {
@@ -57,14 +68,22 @@ export class Netvsp {
   readonly #memory: ChannelMemory;
   readonly #profile: Profile;
   readonly #gpadls: { readonly receive: number; readonly send: number };
-  readonly #outbox: Completion[] = [];
+  readonly #subchannels: SubchannelSource;
+  readonly #outbox: Outbox;
   #config = false;
   #ndisVersion = false;
   #receiveBuffer = false;
   #sendBuffer = false;
 
-  constructor(memory: ChannelMemory, profile: Profile, gpadls: { receive: number; send: number }) {
+  constructor(
+    memory: ChannelMemory,
+    profile: Profile,
+    gpadls: { receive: number; send: number },
+    subchannels: SubchannelSource,
+  ) {
     this.#memory = memory;
+    this.#subchannels = subchannels;
+    this.#outbox = new Outbox(memory.channel);
     this.#profile = profile;
     this.#gpadls = gpadls;
   }
@@ -84,7 +103,7 @@ export class Netvsp {
     this.ndisMinor = 0;
     this.capabilities = 0;
     this.frameBytes = MIN_FRAME_BYTES;
-    this.#outbox.length = 0;
+    this.#outbox.clear();
     this.#config = false;
     this.#ndisVersion = false;
     this.#receiveBuffer = false;
@@ -95,7 +114,7 @@ export class Netvsp {
   end(phase: 'dead' | 'stopped', reason: string): void {
     this.phase = phase;
     this.reason = reason;
-    this.#outbox.length = 0;
+    this.#outbox.clear();
     this.#memory.set('ready', 0);
   }
 
@@ -126,6 +145,7 @@ export class Netvsp {
       answer = this.#init(message.value.protocolVersion);
     } else answer = this.phase === 'init' ? this.#initMessage(message) : this.#readyMessage(message);
     if (wanted && this.serving) this.#reply(idLow, idHigh, answer);
+    if (message.kind === 'SUBCHANNEL') this.#offerSubchannels(NvspSubchannelComplete.decode(answer).subchannelCount);
   }
 
   /** Completes an RNDIS control message. */
@@ -135,12 +155,7 @@ export class Netvsp {
 
   /** Writes completions that waited for room in the ring. True when none waits any more: the ring may be read on. */
   flush(): boolean {
-    while (this.#outbox.length > 0) {
-      const { idLow, idHigh, payload } = this.#outbox[0]!;
-      if (!this.#memory.channel.send(PACKET_TYPE.COMPLETION, 0, idLow, idHigh, payload)) return false;
-      this.#outbox.shift();
-    }
-    return true;
+    return this.#outbox.flush();
   }
 
   #init(version: number): Uint8Array {
@@ -210,17 +225,31 @@ export class Netvsp {
       case 'OID_QUERY_EX':
         return NvspOidQueryExComplete.encode({ status: RNDIS_STATUS.NOT_SUPPORTED, bytes: 0 });
       case 'SUBCHANNEL': {
-        const { operation, subchannelCount } = message.value;
-        const allocate = operation === NVSP_SUBCHANNEL_OPERATION.ALLOCATE;
-        const granted = allocate && subchannelCount < this.#profile.maxQueues;
+        const { operation, subchannelCount: count } = message.value;
+        const granted = operation === NVSP_SUBCHANNEL_OPERATION.ALLOCATE && this.#grants(count);
         return NvspSubchannelComplete.encode({
           status: granted ? NVSP_STATUS.SUCCESS : NVSP_STATUS.FAIL,
-          subchannelCount: granted ? subchannelCount : 0,
+          subchannelCount: granted ? count : 0,
         });
       }
       default:
         throw new ChannelFault(`${kind} in the ready phase: not a message for this phase`);
     }
+  }
+
+  /** All or nothing: below the profile's limit, a suballocation for each queue, and memory for the rings. */
+  #grants(count: number): boolean {
+    if (count >= this.#profile.maxQueues) return false;
+    const data = this.#memory.get('suballocationCount') - this.#memory.get('firstDataSuballocation');
+    return data >= count + 1 && this.#subchannels.prepare(count);
+  }
+
+  /** Offered channels are open (the bus of the guest sees to that), so that the send table follows at once. */
+  #offerSubchannels(granted: number): void {
+    if (granted === 0) return;
+    this.#subchannels.publish(granted);
+    const queues = this.#subchannels.count + 1;
+    this.#outbox.push(PACKET_TYPE.IN_BAND, 0, 0, sendTable(queues));
   }
 
   #takeReceiveBuffer(gpadl: number, id: number): Uint8Array {
@@ -276,13 +305,6 @@ export class Netvsp {
   }
 
   #reply(idLow: number, idHigh: number, message: Uint8Array): void {
-    const bytes = this.#memory.get('nvspBytes');
-    let payload = message;
-    if (message.length > 0 && message.length < bytes) {
-      payload = new Uint8Array(bytes);
-      payload.set(message);
-    }
-    this.#outbox.push({ idLow, idHigh, payload });
-    this.flush();
+    this.#outbox.complete(idLow, idHigh, message, this.#memory.get('nvspBytes'));
   }
 }

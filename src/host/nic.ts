@@ -1,20 +1,23 @@
-// One NIC: a port of the switch on one side, a guest's channel on the other. Whatever a guest does wrong, or goes wrong in
-// serving it, ends its own channel and nothing else.
+// One NIC: a port of the switch on one side, a guest's channels on the other. Whatever a guest does wrong, or goes wrong in
+// serving it, ends the channel where it happened and nothing else.
 import type { Datapath } from '../datapath/datapath.js';
 import { EVENT_KIND, FRAME_ERROR, OFFLOAD } from '../memory/layout.js';
 import type { VmbusOffer } from '../vmbus/device.js';
 import { NVSP_STATUS } from '../wire/nvsp.js';
 import { RNDIS_STATUS } from '../wire/rndis.js';
-import { WireError } from '../wire/struct.js';
 import { Adapter } from './adapter.js';
+import { checkRing, faultText, notInFlight } from './channel-faults.js';
 import { ChannelMemory } from './channel-memory.js';
 import { FrameWorkshop } from './frames.js';
 import { macText } from './identity.js';
-import { ChannelFault, Netvsp } from './netvsp.js';
+import { Netvsp } from './netvsp.js';
 import { DEFAULT_VLAN, type FrameSink, type SwitchPort, type VlanMode } from './ports.js';
 import { nvspVersionName, type Profile } from './profiles.js';
 import { RndisControl } from './rndis.js';
+import { ReceiveSpread } from './spread.js';
 import type { NicState } from './state.js';
+import { type SubchannelService, serveSubchannel } from './subchannel-service.js';
+import { type HostSubchannel, Subchannels } from './subchannels.js';
 
 /** Frames of one poll, and polls of one step: other NICs wait no longer than that. */
 const BURST = 64;
@@ -58,6 +61,14 @@ export class Nic implements SwitchPort {
   readonly #netvsp: Netvsp;
   readonly #rndis: RndisControl;
   readonly #workshop: FrameWorkshop;
+  readonly #subchannels: Subchannels;
+  readonly #spread: ReceiveSpread;
+  readonly #service: SubchannelService;
+  /** HOST_CHANNEL by channel number, 0 where the channel is dead. */
+  #receivers: readonly number[] = [];
+  /** What the receivers follow from. */
+  #appliedRss: unknown;
+  #appliedSubchannels = 0;
   /** Frames of unfinished business that this guest takes as they are: its offloads in force. */
   #abilities = 0;
   /** Looking for openings costs no system call (memory backend): done at every turn, else at a tick or wake-up. */
@@ -87,15 +98,26 @@ export class Nic implements SwitchPort {
     });
     this.macs = [this.#adapter.permanentMac];
     this.#memory = new ChannelMemory(offer.arena, datapath, offer, options.port);
+    const undo: (() => void)[] = [() => this.#memory.release()];
     try {
       this.#workshop = new FrameWorkshop(offer.arena, datapath, `${options.name} frame workshop`);
+      undo.push(() => this.#workshop.release());
+      this.#subchannels = new Subchannels(offer.arena, datapath, offer, this.#memory);
+      undo.push(() => this.#subchannels.release());
+      this.#spread = new ReceiveSpread(offer.arena, datapath);
     } catch (error) {
-      this.#memory.release();
+      for (const action of undo.reverse()) action();
       throw error;
     }
     const gpadls = { receive: offer.receiveBuffer.gpadl, send: offer.sendBuffer.gpadl };
-    this.#netvsp = new Netvsp(this.#memory, profile, gpadls);
+    this.#netvsp = new Netvsp(this.#memory, profile, gpadls, this.#subchannels);
     this.#rndis = new RndisControl(this.#memory, this.#adapter);
+    this.#service = {
+      datapath,
+      sink: this.#sink,
+      mapPage: (low, high) => this.#mapPage(low, high),
+      count: () => this.#events++,
+    };
     this.#memory.reset();
     this.#adapter.reset();
   }
@@ -107,7 +129,7 @@ export class Nic implements SwitchPort {
 
   /** NDIS packet filter of the guest; nothing without a guest in service. */
   get filter(): number {
-    return this.#netvsp.phase === 'ready' ? this.#adapter.filter : 0;
+    return this.#receiving ? this.#adapter.filter : 0;
   }
 
   get phase(): Netvsp['phase'] {
@@ -131,31 +153,54 @@ export class Nic implements SwitchPort {
   /** Reads the guest's ring, forwards what it sends and answers control messages. Returns how much there was to do. */
   poll(): number {
     this.look();
-    if (!this.#netvsp.serving) return 0;
-    try {
-      return this.#serve();
-    } catch (error) {
-      this.#kill(error);
-      return 1;
+    let work = 0;
+    if (this.#netvsp.serving) {
+      try {
+        work = this.#serve();
+      } catch (error) {
+        this.#kill(error);
+        work = 1;
+      }
     }
+    const { list } = this.#subchannels;
+    for (let i = 0; i < list.length; i++) {
+      const subchannel = list[i]!;
+      if (!this.#lives(subchannel)) continue;
+      try {
+        work += serveSubchannel(subchannel, this.#service);
+      } catch (error) {
+        this.#killSubchannel(subchannel, error);
+        work++;
+      }
+    }
+    return work;
   }
 
   deliver(frames: number, count: number): void {
-    if (this.#netvsp.phase !== 'ready') return;
+    if (!this.#receiving) return;
     try {
-      const { address } = this.#memory;
       this.#workshop.begin(frames, count, this.#abilities);
       for (let n = this.#workshop.next(); n > 0; n = this.#workshop.next()) {
-        this.#datapath.hostSend(address, this.#workshop.output, n);
+        this.#spread.send(this.#workshop.output, n, this.#receivers);
       }
     } catch (error) {
       this.#kill(error);
     }
   }
 
-  /** Sends the interrupt that the last bursts asked for, if any. */
+  /** Sends the interrupts that the last bursts asked for, if any. */
   signal(): void {
     if (this.#memory.channel.takeSignal() && this.#netvsp.serving) this.offer.signal();
+    const { list } = this.#subchannels;
+    for (let i = 0; i < list.length; i++) {
+      const subchannel = list[i]!;
+      if (subchannel.channel.takeSignal() && this.#lives(subchannel)) subchannel.offer.signal();
+    }
+  }
+
+  /** Longest sleep that the guest's monitors allow, in ms; undefined when it interrupts. */
+  get monitorMs(): number | undefined {
+    return this.#netvsp.serving || this.#receiving ? this.offer.monitorMs : undefined;
   }
 
   /** Plugs the cable in or out and tells the guest. */
@@ -168,9 +213,11 @@ export class Nic implements SwitchPort {
 
   /** Unmasks interrupts; true when nothing waits, so that the loop may sleep. */
   arm(): boolean {
-    if (!this.#netvsp.serving || !this.#memory.channel.unmask()) return true;
-    this.#memory.channel.mask();
-    return false;
+    let quiet = !this.#netvsp.serving || !this.#memory.channel.unmask();
+    const { list } = this.#subchannels;
+    for (let i = 0; i < list.length && quiet; i++) quiet = !this.#lives(list[i]!) || !list[i]!.channel.unmask();
+    if (!quiet) this.#mask();
+    return quiet;
   }
 
   /** The next poll looks whether a guest came or went. */
@@ -180,7 +227,7 @@ export class Nic implements SwitchPort {
 
   disarm(signalled = true): void {
     if (signalled) this.#lookAtOffer = true;
-    if (this.#netvsp.serving) this.#memory.channel.mask();
+    this.#mask();
   }
 
   state(): NicState {
@@ -188,6 +235,9 @@ export class Nic implements SwitchPort {
     const total = this.#memory.get('suballocationCount');
     const control = this.#memory.get('firstDataSuballocation');
     const frameError = this.#memory.get('frameError');
+    const counters = this.#memory.channel.counters();
+    this.#subchannels.addCounters(counters);
+    const free = this.#memory.get('freeSuballocationCount') + this.#subchannels.free;
     return {
       name: this.name,
       port: this.number,
@@ -211,7 +261,7 @@ export class Nic implements SwitchPort {
       receiveBuffer: {
         suballocationBytes: this.#memory.get('suballocationBytes'),
         suballocations: total,
-        inUse: total === 0 ? 0 : total - control - this.#memory.get('freeSuballocationCount'),
+        inUse: total === 0 ? 0 : total - control - free,
         controlInUse: control - this.#memory.get('freeControlCount'),
       },
       sendBuffer: { bytes: this.#memory.get('sendBytes'), sectionBytes: this.#memory.get('sendSectionBytes') },
@@ -222,7 +272,14 @@ export class Nic implements SwitchPort {
         lastRefusal: this.#lastPageRefusal,
       },
       lastFrameError: Object.entries(FRAME_ERROR).find(([, code]) => code === frameError)?.[0] ?? `code ${frameError}`,
-      counters: this.#memory.channel.counters(),
+      subchannels: this.#subchannels.list.map(({ offer, reason, channel }) => ({
+        relid: offer.relid,
+        reason,
+        counters: channel.counters(),
+      })),
+      receiveScaling: this.#spread.on,
+      lostToDeadChannels: this.#spread.lost,
+      counters,
       workshop: { ...this.#workshop.counters() },
     };
   }
@@ -231,6 +288,8 @@ export class Nic implements SwitchPort {
   close(): void {
     this.offer.rescind();
     this.#close();
+    this.#spread.release();
+    this.#subchannels.release();
     this.#workshop.release();
     this.#memory.release();
   }
@@ -245,19 +304,57 @@ export class Nic implements SwitchPort {
   /** Forgets the guest and whatever it had. */
   #close(): void {
     this.#netvsp.close();
+    this.#subchannels.close();
     this.#rndis.reset();
     this.#adapter.reset();
     this.#memory.reset();
+    this.#applyReceivers();
     this.#abilities = 0;
     if (this.macs[0] !== this.#adapter.currentMac) this.macs = [this.#adapter.currentMac];
   }
 
   #kill(error: unknown): void {
-    const expected = error instanceof ChannelFault || error instanceof WireError;
-    const text = error instanceof Error ? error.message : String(error);
     this.#deaths++;
-    this.#netvsp.end('dead', expected ? text : `internal error: ${text}`);
+    this.#netvsp.end('dead', faultText(error));
     this.#rndis.reset();
+    this.#applyReceivers();
+  }
+
+  #killSubchannel(subchannel: HostSubchannel, error: unknown): void {
+    this.#deaths++;
+    subchannel.kill(faultText(error));
+    this.#applyReceivers();
+  }
+
+  /** Frames are delivered: in service, or with subchannels that live on although the primary channel died. */
+  get #receiving(): boolean {
+    const { phase } = this.#netvsp;
+    return phase === 'ready' || (phase === 'dead' && this.#subchannels.count > 0);
+  }
+
+  #lives(subchannel: HostSubchannel): boolean {
+    return this.#receiving && subchannel.reason === undefined;
+  }
+
+  #mask(): void {
+    if (this.#netvsp.serving) this.#memory.channel.mask();
+    const { list } = this.#subchannels;
+    for (let i = 0; i < list.length; i++) if (this.#lives(list[i]!)) list[i]!.channel.mask();
+  }
+
+  /** After a change of scaling or of the channels: who receives what, and from which suballocations. */
+  #applyReceivers(): void {
+    const { rss } = this.#adapter;
+    const { count, list } = this.#subchannels;
+    if (rss !== this.#appliedRss || count !== this.#appliedSubchannels) {
+      this.#appliedRss = rss;
+      this.#appliedSubchannels = count;
+      this.#subchannels.divide(this.#spread.configure(rss, count + 1));
+    }
+    this.#receivers = [
+      this.#netvsp.phase === 'dead' ? 0 : this.#memory.address,
+      ...list.map(({ address, reason }) => (reason === undefined ? address : 0)),
+    ];
   }
 
   #serve(): number {
@@ -266,7 +363,7 @@ export class Nic implements SwitchPort {
     for (let polls = 0; polls < MAX_POLLS && this.#netvsp.serving; polls++) {
       // As a real host, it reads on only while what it owes the guest finds room.
       if (!this.#netvsp.flush()) {
-        this.#checkRing();
+        checkRing(channel);
         this.#memory.set('blocked', CONTROL_ROOM);
         break;
       }
@@ -275,7 +372,7 @@ export class Nic implements SwitchPort {
       if (messages > 0) this.#netvsp.onRndis();
       if (frames > 0) this.#sink.forward(this.#memory.get('frames'), frames);
       this.#datapath.hostComplete(address);
-      this.#checkRing();
+      checkRing(channel);
       const events = this.#memory.get('eventUsed');
       if (events > 0) channel.drainEvents(this.#onEvent);
       work += messages + (events > 0 ? 1 : 0);
@@ -287,12 +384,10 @@ export class Nic implements SwitchPort {
       if (this.#rndis.waiting > 0 && this.#memory.get('freeControlCount') > 0)
         this.#memory.set('blocked', CONTROL_ROOM);
     }
+    if (this.#adapter.rss !== this.#appliedRss || this.#subchannels.count !== this.#appliedSubchannels) {
+      this.#applyReceivers();
+    }
     return work;
-  }
-
-  #checkRing(): void {
-    const fault = this.#memory.channel.error;
-    if (fault) throw new ChannelFault(`ring: ${fault.name}, value 0x${fault.detail.toString(16)}`);
   }
 
   readonly #onEvent = (kind: number, low: number, high: number, a: number, _b: number, payload: Uint8Array): void => {
@@ -311,10 +406,10 @@ export class Nic implements SwitchPort {
         break;
       }
       case EVENT_KIND.GPA_MISS:
-        this.#mapPage(low, high);
+        if (!this.#mapPage(low, high)) this.#memory.set('regionMissFails', 1);
         break;
       default:
-        throw new ChannelFault(`completion for transaction 0x${high.toString(16)}:${low.toString(16)}: not in flight`);
+        throw notInFlight(low, high);
     }
   };
 
@@ -327,15 +422,18 @@ export class Nic implements SwitchPort {
     adapter.rscNegotiated = this.#netvsp.rscNegotiated;
   }
 
-  /** A page that the guest named and that we have not mapped: the message is read again with it, or fails. */
-  #mapPage(low: number, high: number): void {
+  /** A page that the guest named and that we have not mapped: the message is read again with it, or fails when this is false. */
+  #mapPage(low: number, high: number): boolean {
     const pfn = (BigInt(high) << 32n) | BigInt(low);
     const region = this.offer.mapGuestPage(pfn);
     const holds = region !== undefined && pfn >= region.pfn && pfn < region.pfn + BigInt(region.pages);
-    if (holds && this.#memory.addRegion(region)) return;
+    if (holds && this.#memory.addRegion(region)) {
+      this.#subchannels.shareRegions();
+      return true;
+    }
     this.#pagesRefused++;
     this.#lastPageRefusal = holds ? 'too many regions' : this.offer.lastRefusal;
-    this.#memory.set('regionMissFails', 1);
+    return false;
   }
 
   #useMac(mac: Uint8Array, mayUse: ((mac: Uint8Array) => boolean) | undefined): boolean {

@@ -66,7 +66,7 @@ test('OIDs with other formats', (t) => {
     concat(hexBytes('80 01 28 00'), words(1, 0, 0), speed, speed, words(0, 0)),
   );
   assert.deepEqual(guest.query(0x0101010a).data, concat(hexBytes('a8 01 1c 00'), words(1, 2, 14, 1, 2, 14)));
-  assert.deepEqual(guest.query(0x00010203).data, hexBytes('88 02 12 00 01 03 00 00 01 00 00 00 01 00 00 00 80 00'));
+  assert.deepEqual(guest.query(0x00010203).data, hexBytes('88 02 12 00 01 03 00 00 01 00 00 00 40 00 00 00 80 00'));
 });
 
 test('supported list by NDIS version; listed or unknown OIDs without an answer', (t) => {
@@ -268,7 +268,8 @@ test('receive-side scaling parameters', (t) => {
     [rss(0x10, 0, [], 0), 0],
     [rss(0, 0x300, [], 0), 0],
     [rss(0, 0x301, []), INVALID],
-    [rss(0, 0x301, [1]), INVALID],
+    [rss(0, 0x301, [63]), 0],
+    [rss(0, 0x301, [64]), INVALID],
     [rss(0, 0x301, [0], 39), INVALID],
     [rss(0, 0x301, [0]).slice(0, 60), FAILURE],
     [words(0), FAILURE],

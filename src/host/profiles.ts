@@ -45,7 +45,7 @@ export interface Profile {
   readonly maxPacketsPerMessage: number;
   /** RNDIS initialize: alignment of packets in one send, as a power of two. */
   readonly alignmentShift: number;
-  /** Channels that a guest may have. */
+  /** Channels that a guest may have, the primary counted. Subchannels came with NVSP 5. */
   readonly maxQueues: number;
   readonly linkSpeedBps: number;
 }
@@ -81,7 +81,7 @@ const BASE = {
   sendSectionBytes: 6144,
   maxPacketsPerMessage: 8,
   alignmentShift: 3,
-  maxQueues: 1,
+  maxQueues: 64,
   linkSpeedBps: 10_000_000_000,
 } as const;
 
@@ -96,6 +96,7 @@ export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
     name: 'ws2008r2',
     title: 'Windows Server 2008 R2',
     maxNvsp: NVSP_VERSION.V2,
+    maxQueues: 1,
     maxNdis: NDIS.V6_20,
     offloads: TCP4_ONLY,
     receiveBytes: 15 * MIB,
@@ -105,6 +106,7 @@ export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
     name: 'ws2012',
     title: 'Windows Server 2012',
     maxNvsp: NVSP_VERSION.V4,
+    maxQueues: 1,
     offloads: TCP_ONLY,
   },
   ws2012r2: { ...BASE, name: 'ws2012r2', title: 'Windows Server 2012 R2', maxNdis: NDIS.V6_40 },

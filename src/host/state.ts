@@ -53,6 +53,16 @@ export interface NicState {
   };
   /** FRAME_ERROR name of the last message refused with status 2 since the guest opened the channel. */
   readonly lastFrameError: string;
+  /** Offered subchannels, by subchannel id. `reason`: why one is dead. */
+  readonly subchannels: readonly {
+    readonly relid: number;
+    readonly reason: string | undefined;
+    readonly counters: Record<string, number>;
+  }[];
+  /** The guest has receive-side scaling on. */
+  readonly receiveScaling: boolean;
+  /** Frames that would have gone to a dead channel. */
+  readonly lostToDeadChannels: number;
   readonly counters: Readonly<Record<string, number>>;
   readonly workshop: Readonly<Record<string, number>>;
 }

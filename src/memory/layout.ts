@@ -311,6 +311,8 @@ export const HOST_CHANNEL = cells('HOST_CHANNEL', {
   suballocations: 'u32', // arena address of suballocationCount u32: SUBALLOCATION
   freeSuballocations: 'u32', // stack of data suballocations
   freeSuballocationCount: 'u32',
+  owners: 'u32', // with subchannels: u32 per suballocation, the channel to whose stack it returns; 0 = to this one's
+  senders: 'u32', // and the channel that sent the chain which it heads: only there the guest may give it back
   freeControl: 'u32', // stack of control suballocations
   freeControlCount: 'u32',
   sendBuffer: 'u32',

@@ -1,6 +1,7 @@
 // The NetVSC guest driver: life of a device from attach to detach, and its data calls. The owner calls poll() and tick()
 // all the time, also while attach() or another promise is pending: answers arrive there.
 import { NetvscError } from './requests.js';
+import { MAX_QUEUES, type RssInForce, type RssSettings, rssFault } from './scaling.js';
 import { Session } from './session.js';
 import { Totals } from './stats.js';
 import {
@@ -29,6 +30,7 @@ export class NetvscDevice {
   #session: Session | undefined;
   #info: NetvscInfo | undefined;
   #filter = DEFAULT_FILTER;
+  #rss: RssSettings = {};
   #receiving = false; // the filter is set, or was when the device was detached for a reattach
   #ending: Promise<void> = Promise.resolve(); // the attach or detach under way
   #hostCheckedMs = Number.NEGATIVE_INFINITY;
@@ -102,10 +104,10 @@ export class NetvscDevice {
   }
 
   /**
-   * Detaches and attaches with another MTU; filter, options and counters stay. When that fails, attaches with the old
-   * MTU and rejects with the reason.
+   * Detaches and attaches with another MTU or number of queues; filter, scaling, options and counters stay. When that
+   * fails, attaches as before and rejects with the reason.
    */
-  async reattach(change: { readonly mtu?: number }): Promise<NetvscInfo> {
+  async reattach(change: { readonly mtu?: number; readonly queues?: number }): Promise<NetvscInfo> {
     if (this.#state !== 'running') {
       throw new NetvscError(this.#where, 'reattach', `the device is ${this.#state}, expected running`);
     }
@@ -133,23 +135,51 @@ export class NetvscDevice {
 
   /**
    * Handles what the host sent: received packets go to the u32 array at `handles` (the caller owns them), answers to
-   * whoever waits, link changes to onEvent. Returns the number of packets, about `max` at most.
+   * whoever waits, link changes to onEvent. Returns the number of packets, about `max` at most. Every queue is to be polled
+   * (until detach() is done, too); control messages come on queue 0.
    */
-  poll(handles: number, max: number): number {
+  poll(handles: number, max: number, queue = 0): number {
     const session = this.#session;
     if (session === undefined) return 0;
-    const received = session.poll(handles, max);
-    if (session.broken) this.#fail(session.fault());
+    const received = session.poll(handles, max, queue);
+    if (session.broken(queue)) this.#fail(session.fault(queue));
     return received;
   }
 
-  /** Sends mbuf chains; returns how many were taken. The others stay the caller's: try again after a poll. */
-  send(handles: number, count: number): number {
+  /** Sends mbuf chains on a queue; returns how many were taken. The others stay the caller's: try again after a poll. */
+  send(handles: number, count: number, queue = 0): number {
     if (this.#state !== 'running') return 0;
     const session = this.#session!;
-    const taken = session.send(handles, count);
-    if (session.broken) this.#fail(session.fault());
+    const taken = session.send(handles, count, queue);
+    if (session.broken(queue)) this.#fail(session.fault(queue));
     return taken;
+  }
+
+  /** The queue on which a flow with this hash is to be sent: as the host's table says, else the queues in turn. */
+  transmitQueue(hash: number): number {
+    const queues = this.#session?.queues.length ?? 1;
+    const table = this.#session?.sendTable;
+    const choice = table === undefined ? hash >>> 0 : table[(hash >>> 0) % table.length]!;
+    return choice % queues;
+  }
+
+  /**
+   * Sets how received packets are spread, now and with the next attach; a setting that is left out is the default. Rejects
+   * with a NetvscError when it makes no sense for the present queues, or the host refuses it; the old one stays then.
+   */
+  async setRss(settings: RssSettings): Promise<void> {
+    const running = this.#state === 'running';
+    const fault = rssFault(settings, running ? this.#session!.queues.length : MAX_QUEUES);
+    if (fault !== undefined) throw new NetvscError(this.#where, 'RSS', fault);
+    if (running && this.#session!.queues.length > 1 && !(await this.#session!.setRss(settings))) {
+      throw new NetvscError(this.#where, 'RSS', 'the host refused the parameters');
+    }
+    this.#rss = settings;
+  }
+
+  /** What the host was told about spreading; undefined while it is off. */
+  get rss(): RssInForce | undefined {
+    return this.#session?.rss;
   }
 
   /** Deadlines, and whether the host still lives. Call about once a millisecond. */
@@ -175,7 +205,12 @@ export class NetvscDevice {
     if (signalled) this.#takeInterrupts();
   }
 
-  /** All counters since the device object was made. */
+  /** Counters of one queue of the present opening. */
+  queueStats(queue: number): Record<string, number> {
+    return this.#session?.queues[queue]?.channel.counters() ?? {};
+  }
+
+  /** All counters since the device object was made, all queues together. */
   stats(): Record<string, number> {
     return this.#totals.report(this.#counters, this.#session);
   }
@@ -185,7 +220,7 @@ export class NetvscDevice {
     try {
       session = new Session(this.#where, this.#setup, this.#options, this.#counters, (event) => this.#event(event));
       this.#session = session;
-      const info = await session.attach();
+      const info = await session.attach(this.#rss);
       if (open) await session.setPacketFilter(this.#filter);
       this.#receiving = open;
       this.#info = info;
@@ -211,8 +246,8 @@ export class NetvscDevice {
   #close(session: Session): void {
     if (this.#session !== session) return;
     this.#session = undefined;
-    this.#totals.absorb(session.queue, session.control);
-    this.#counters.sendsAbandoned += session.queue.outstanding;
+    this.#totals.absorb(session.queues, session.control);
+    this.#counters.sendsAbandoned += session.outstanding;
     session.close();
   }
 

@@ -21,6 +21,7 @@ import type { ControlPath } from './control.js';
 import { offloadsInForce } from './offloads.js';
 import type { QueueMemory } from './queue.js';
 import type { Rndis } from './rndis.js';
+import { MAX_QUEUES } from './scaling.js';
 import type { DriverCounters, NetvscEvent, NetvscInfo } from './types.js';
 
 export class HostMessages {
@@ -30,7 +31,9 @@ export class HostMessages {
   filter = 0;
   /** For Channel.drainEvents. */
   readonly onEvent: EventHandler;
-  readonly #queue: QueueMemory;
+  /** The host's choice of transmit queue for a hash modulo its length; undefined while it made none. */
+  sendTable: readonly number[] | undefined;
+  readonly #queues: readonly QueueMemory[];
   readonly #control: ControlPath;
   readonly #rndis: Rndis;
   readonly #counters: DriverCounters;
@@ -42,13 +45,13 @@ export class HostMessages {
   #offloads: number | undefined;
 
   constructor(
-    queue: QueueMemory,
+    queues: readonly QueueMemory[],
     control: ControlPath,
     rndis: Rndis,
     counters: DriverCounters,
     emit: (event: NetvscEvent) => void,
   ) {
-    this.#queue = queue;
+    this.#queues = queues;
     this.#control = control;
     this.#rndis = rndis;
     this.#counters = counters;
@@ -71,7 +74,10 @@ export class HostMessages {
   #nvspMessage(payload: Uint8Array, completionRequested: boolean, idLow: number, idHigh: number): void {
     const event = decodeNvsp(payload);
     if (event === undefined) this.#counters.badHostMessages++;
-    else this.#emit(event);
+    else {
+      if (event.type === 'send-table') this.sendTable = event.table;
+      this.#emit(event);
+    }
     if (completionRequested) this.#control.complete(idLow, idHigh);
   }
 
@@ -158,7 +164,7 @@ export class HostMessages {
   }
 
   #setOffloads(bits: number): void {
-    this.#queue.set('offloads', bits);
+    for (const queue of this.#queues) queue.set('offloads', bits);
     if (this.#info) this.#info.offloads = bits;
   }
 }
@@ -181,7 +187,8 @@ function decodeNvsp(payload: Uint8Array): NetvscEvent | undefined {
     if (count !== NVSP_INDIRECTION_TABLE_ENTRIES || offset < start || offset + count * 4 > payload.length) {
       return undefined;
     }
-    return { type: 'send-table', table: Array.from({ length: count }, (_, i) => view.getUint32(offset + 4 * i, true)) };
+    const table = Array.from({ length: count }, (_, i) => view.getUint32(offset + 4 * i, true));
+    return table.every((queue) => queue < MAX_QUEUES) ? { type: 'send-table', table } : undefined;
   }
   return undefined;
 }

@@ -5,6 +5,7 @@ import {
   NVSP_CAPABILITY,
   NVSP_MESSAGE,
   NVSP_STATUS,
+  NVSP_SUBCHANNEL_OPERATION,
   NVSP_VERSION,
   NVSP_VERSIONS_NEWEST_FIRST,
   NvspInit,
@@ -17,6 +18,8 @@ import {
   NvspSendReceiveBufferComplete,
   NvspSendSendBuffer,
   NvspSendSendBufferComplete,
+  NvspSubchannelComplete,
+  NvspSubchannelRequest,
   ndisVersionFields,
 } from '../wire/nvsp.js';
 import type { ControlPath } from './control.js';
@@ -122,6 +125,22 @@ export async function connectSendBuffer(control: ControlPath, where: string, buf
     );
   }
   return { sections: Math.floor(buffer.bytes / sectionBytes), sectionBytes };
+}
+
+/** Asks for subchannels. Returns how many the host gives: at most `count`, 0 when it refuses. */
+export async function requestSubchannels(control: ControlPath, where: string, count: number): Promise<number> {
+  const step = 'NVSP subchannels';
+  const message = NvspSubchannelRequest.encode({
+    operation: NVSP_SUBCHANNEL_OPERATION.ALLOCATE,
+    subchannelCount: count,
+  });
+  const wanted = expected(NVSP_MESSAGE.SUBCHANNEL, 'subchannel complete', NvspSubchannelComplete.size);
+  const reply = NvspSubchannelComplete.decode(await control.nvspRequest(step, message, wanted));
+  if (reply.status !== NVSP_STATUS.SUCCESS) return 0;
+  if (reply.subchannelCount > count) {
+    throw new NetvscError(where, step, `expected at most ${count}, the host gave ${reply.subchannelCount}`);
+  }
+  return reply.subchannelCount;
 }
 
 export function revokeReceiveBuffer(control: ControlPath): void {

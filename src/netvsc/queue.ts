@@ -4,7 +4,7 @@ import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
 import { GUEST_QUEUE, NO_SECTION, TX_SLOT } from '../memory/layout.js';
 import { Channel } from '../vmbus/channel.js';
-import type { GuestMemory, OpenChannel, Region } from '../vmbus/device.js';
+import type { GuestMemory, Region, RingRegion } from '../vmbus/device.js';
 import { RING_CONTROL } from '../wire/vmbus.js';
 
 /** Smallest data packet on the ring: descriptor 16, NVSP message 28 padded to 32, footer 8. */
@@ -20,6 +20,30 @@ const RANGE_BYTES = 8;
 /** Ring room that data leaves to control messages and receive completions. */
 const SPARE_BYTES = 4096;
 const PAGE_SHIFT = 12;
+/** Events of a subchannel: no control messages pass there. */
+const SUBCHANNEL_EVENT_BYTES = 8192;
+
+/** What attach settles on the primary channel and subchannels take over. */
+const NEGOTIATED = [
+  ...['nvspBytes', 'receiveBuffer', 'receiveBytes', 'receiveSectionBytes', 'receiveBufferId'],
+  ...['sendBuffer', 'sendSectionBytes', 'sendSections', 'maxPacketsPerMessage', 'packetAlignment', 'copyLimit'],
+  ...['maxFrameBytes', 'softwareMtu', 'lsoMax4', 'lsoMax6', 'offloads', 'rxPool', 'rxLargePool'],
+  ...['pfnTable', 'pfnBase', 'pfnPages'],
+] as readonly QueueCell[];
+
+/** Both rings of an open channel. */
+export interface QueueRings {
+  readonly transmit: RingRegion;
+  readonly receive: RingRegion;
+}
+
+/** What only the primary channel's queue is made from. */
+export interface QueueSetup {
+  readonly memory: GuestMemory;
+  /** What mbufs live in; sends by page ranges name its pages. */
+  readonly packetMemory: Region;
+  readonly pools: { readonly small: number; readonly large: number };
+}
 
 /** A cell of GUEST_QUEUE. */
 export type QueueCell = keyof typeof GUEST_QUEUE.at;
@@ -34,25 +58,23 @@ export class QueueMemory {
   #open = true;
 
   /**
-   * Sets up an empty queue on an opened channel: it can exchange control messages and read packets, and owns no send
-   * section yet. `packetMemory` is what mbufs live in; sends by page ranges name its pages.
+   * Sets up an empty queue on an opened channel: it can exchange messages, and owns no send section yet. `from`: for a
+   * subchannel the primary's queue, which must live longer.
    */
-  constructor(
-    arena: Arena,
-    datapath: Datapath,
-    opened: OpenChannel,
-    memory: GuestMemory,
-    packetMemory: Region,
-    pools: { readonly small: number; readonly large: number },
-  ) {
+  constructor(arena: Arena, datapath: Datapath, rings: QueueRings, from: QueueSetup | QueueMemory) {
     this.#arena = arena;
     this.#datapath = datapath;
     this.address = this.#take('GUEST_QUEUE', GUEST_QUEUE.bytes);
     try {
-      this.channel = new Channel(arena, datapath, this.address, GUEST_QUEUE.at);
+      const sub = from instanceof QueueMemory;
+      this.channel = sub
+        ? new Channel(arena, datapath, this.address, GUEST_QUEUE.at, SUBCHANNEL_EVENT_BYTES)
+        : new Channel(arena, datapath, this.address, GUEST_QUEUE.at);
       try {
-        this.#tables(opened, memory, packetMemory, pools);
-        this.channel.bind(opened.transmit, opened.receive);
+        this.#tables(rings.transmit.dataBytes);
+        if (sub) for (const cell of NEGOTIATED) this.set(cell, from.get(cell));
+        else this.#own(from);
+        this.channel.bind(rings.transmit, rings.receive);
       } catch (error) {
         this.channel.release();
         throw error;
@@ -110,14 +132,9 @@ export class QueueMemory {
     this.#giveBack();
   }
 
-  #tables(
-    opened: OpenChannel,
-    memory: GuestMemory,
-    packetMemory: Region,
-    pools: { readonly small: number; readonly large: number },
-  ): void {
+  #tables(transmitBytes: number): void {
     const { u32 } = this.#arena;
-    const slotCount = Math.max(16, Math.min(MAX_SLOTS, Math.floor(opened.transmit.dataBytes / SMALLEST_SEND_BYTES)));
+    const slotCount = Math.max(16, Math.min(MAX_SLOTS, Math.floor(transmitBytes / SMALLEST_SEND_BYTES)));
     this.set('slots', this.#take('send slots', slotCount * TX_SLOT.bytes));
     this.set('slotCount', slotCount);
     const freeSlots = this.#take('free send slots', slotCount * 4);
@@ -130,13 +147,17 @@ export class QueueMemory {
     this.set('ranges', this.#take('receive ranges', RANGES * RANGE_BYTES));
     this.set('rangeCapacity', RANGES);
     this.set('section', NO_SECTION);
-    this.set('spare', Math.min(SPARE_BYTES, opened.transmit.dataBytes >>> 2));
+    this.set('spare', Math.min(SPARE_BYTES, transmitBytes >>> 2));
     this.set('nvspBytes', 28);
     this.set('maxPacketsPerMessage', 1);
     this.set('packetAlignment', 8);
+  }
+
+  /** Pools, and the page table of the packet memory. */
+  #own({ memory, packetMemory, pools }: QueueSetup): void {
+    const { u32 } = this.#arena;
     this.set('rxPool', pools.small);
     this.set('rxLargePool', pools.large);
-
     const base = packetMemory.address >>> PAGE_SHIFT; // page number; pfnBase is that page's address
     const pages = ((packetMemory.address + packetMemory.bytes - 1) >>> PAGE_SHIFT) - base + 1;
     const table = this.#take('page frame numbers', pages * 8);

@@ -138,6 +138,19 @@ export class Rndis {
     }
   }
 
+  /** False when the host refuses. */
+  async setReceiveScaling(steps: readonly Uint8Array[]): Promise<boolean> {
+    try {
+      for (const step of steps) {
+        await this.set('RNDIS set RSS parameters', OID.GEN_RECEIVE_SCALE_PARAMETERS, step);
+      }
+      return true;
+    } catch (error) {
+      if (error instanceof RefusedError) return false;
+      throw error;
+    }
+  }
+
   setPacketFilter(bits: number): Promise<void> {
     const data = new Uint8Array(4);
     new DataView(data.buffer).setUint32(0, bits, true);

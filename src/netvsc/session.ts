@@ -1,7 +1,7 @@
 // One opening of the channel: everything that is made at attach and gone after detach.
 import type { Datapath } from '../datapath/datapath.js';
 import { OFFLOAD } from '../memory/layout.js';
-import type { OpenChannel, VmbusDevice } from '../vmbus/device.js';
+import type { OpenChannel, Subchannel, VmbusDevice } from '../vmbus/device.js';
 import { ControlPath } from './control.js';
 import { HostMessages } from './indications.js';
 import {
@@ -10,6 +10,7 @@ import {
   connectSendBuffer,
   negotiateVersion,
   RECEIVE_BUFFER_ID,
+  requestSubchannels,
   revokeReceiveBuffer,
   revokeSendBuffer,
 } from './nvsp.js';
@@ -17,7 +18,9 @@ import { grantOffloads, offloadParameters } from './offloads.js';
 import { QueueMemory } from './queue.js';
 import { hex, NetvscError } from './requests.js';
 import { Rndis } from './rndis.js';
+import { MAX_QUEUES, type RssInForce, type RssSettings, rssInForce, rssSteps } from './scaling.js';
 import type { DriverCounters, NetvscEvent, NetvscInfo, NetvscOptions, NetvscSetup } from './types.js';
+import { Waiters } from './waiters.js';
 
 const MIN_MTU = 68;
 const MAX_MTU = 65_521;
@@ -33,15 +36,9 @@ const LINGER_MS = 200;
 /** Ring bytes of the last message of all, which a host need not read: descriptor, 40 bytes of NVSP, footer. */
 const LAST_REVOKE_BYTES = 64;
 
-interface Waiter {
-  readonly done: () => boolean;
-  readonly resolve: (done: boolean) => void;
-  readonly timeoutMs: number;
-  deadline: number; // NaN until the first tick
-}
-
 export class Session {
-  readonly queue: QueueMemory;
+  /** By number; 0 is the primary channel, the only one that carries control messages. */
+  readonly queues: readonly QueueMemory[];
   readonly control: ControlPath;
   readonly #where: string;
   readonly #device: VmbusDevice;
@@ -52,7 +49,14 @@ export class Session {
   readonly #rndis: Rndis;
   readonly #host: HostMessages;
   readonly #timeoutMs: number;
-  readonly #waiters: Waiter[] = [];
+  readonly #waiters = new Waiters();
+  readonly #counters: DriverCounters;
+  /** Queues as they are added. */
+  readonly #queues: QueueMemory[] = [];
+  /** Tells the host, by queue. */
+  readonly #signals: (() => void)[] = [];
+  #tableEntries = 0;
+  #rss: RssInForce | undefined;
   #receiveConnected = false;
   #sendConnected = false;
   #initialized = false;
@@ -73,10 +77,14 @@ export class Session {
     this.#options = options;
     this.#largePool = pools.large !== 0;
     this.#timeoutMs = options.requestTimeoutMs ?? DEFAULT_TIMEOUT_MS;
+    this.#counters = counters;
+    this.queues = this.#queues;
     checkOptions(where, options);
     this.#opened = device.open();
     try {
-      this.queue = new QueueMemory(device.arena, datapath, this.#opened, device.memory, packetMemory, pools);
+      const own = { memory: device.memory, packetMemory, pools };
+      this.#queues.push(new QueueMemory(device.arena, datapath, this.#opened, own));
+      this.#signals.push(() => device.signal());
     } catch (error) {
       device.close();
       throw error;
@@ -84,17 +92,18 @@ export class Session {
     this.control = new ControlPath(
       where,
       this.#timeoutMs,
-      this.queue.channel,
+      this.#primary.channel,
       (message) => device.arena.u8.set(message, this.#opened.sendBuffer.address),
-      () => this.#signal(),
+      () => this.#signal(0),
     );
     this.#rndis = new Rndis(where, this.control);
-    this.#host = new HostMessages(this.queue, this.control, this.#rndis, counters, emit);
+    this.#host = new HostMessages(this.#queues, this.control, this.#rndis, counters, emit);
   }
 
   /** Every step up to, and without, the packet filter. */
-  async attach(): Promise<NetvscInfo> {
-    const { queue, control } = this;
+  async attach(rssSettings: RssSettings = {}): Promise<NetvscInfo> {
+    const { control } = this;
+    const queue = this.#primary;
     const rndis = this.#rndis;
     const nvspVersion = await negotiateVersion(control, this.#where, this.#options.nvspVersions);
     const nvspBytes = nvspVersion >= 0x60001 ? 40 : 28;
@@ -148,6 +157,10 @@ export class Session {
     const linkUp = await rndis.linkUp();
     const linkSpeedBps = await rndis.linkSpeedBps();
     const rss = nvspVersion >= 0x50000 ? await rndis.rssCapabilities() : undefined;
+    if (rss !== undefined) await this.#openSubchannels(rss.receiveQueues);
+    this.#divideSections();
+    this.#tableEntries = rss?.tableEntries ?? 0;
+    const receiveScaling = this.#queues.length > 1 && (await this.setRss(rssSettings));
     this.#check('attach');
     const info: NetvscInfo = {
       mac,
@@ -167,6 +180,8 @@ export class Session {
       receiveSectionBytes: receive.sectionBytes,
       sendSections,
       sendSectionBytes: send.sectionBytes,
+      queues: this.#queues.length,
+      receiveScaling,
       rss,
     };
     this.#host.apply(info);
@@ -178,69 +193,100 @@ export class Session {
     this.#host.filter = bits;
   }
 
-  poll(handles: number, max: number): number {
-    const { queue } = this;
+  /** Has received packets spread as `settings` say. False: the host refused; they come on queue 0, or as before. */
+  async setRss(settings: RssSettings): Promise<boolean> {
+    const rss = rssInForce(settings, this.#queues.length, this.#tableEntries);
+    const taken = await this.#rndis.setReceiveScaling(rssSteps(rss));
+    if (taken) this.#rss = rss;
+    // The first step has switched it off.
+    else if (this.#rss && !(await this.#rndis.setReceiveScaling(rssSteps(this.#rss)))) this.#rss = undefined;
+    return taken;
+  }
+
+  /** What the host was told; undefined while scaling is off. */
+  get rss(): RssInForce | undefined {
+    return this.#rss;
+  }
+
+  /** The host's table for the choice of transmit queues. */
+  get sendTable(): readonly number[] | undefined {
+    return this.#host.sendTable;
+  }
+
+  poll(handles: number, max: number, number: number): number {
+    const queue = this.#queues[number];
+    if (queue === undefined) return 0;
     const received = this.#datapath.guestPoll(queue.address, handles, max);
-    if (queue.get('eventUsed') !== 0) queue.channel.drainEvents(this.#host.onEvent);
-    if (this.control.busy) this.control.pump();
+    if (queue.get('eventUsed') !== 0) queue.channel.drainEvents(number === 0 ? this.#host.onEvent : this.#stray);
+    if (number === 0 && this.control.busy) this.control.pump();
     if (queue.get('completionCount') !== 0) this.#datapath.guestFlush(queue.address);
-    if (queue.get('needSignal') !== 0) this.#signal();
-    if (this.#waiters.length > 0) this.#wake();
+    if (queue.get('needSignal') !== 0) this.#signal(number);
+    this.#waiters.wake();
     return received;
   }
 
-  send(handles: number, count: number): number {
-    const taken = this.#datapath.guestSend(this.queue.address, handles, count);
-    if (this.queue.get('needSignal') !== 0) this.#signal();
+  send(handles: number, count: number, number: number): number {
+    const queue = this.#queues[number];
+    if (queue === undefined) return 0;
+    const taken = this.#datapath.guestSend(queue.address, handles, count);
+    if (queue.get('needSignal') !== 0) this.#signal(number);
     return taken;
   }
 
   tick(nowMs: number): void {
     this.control.tick(nowMs);
-    if (this.#waiters.length > 0) this.#wake(nowMs);
+    this.#waiters.tick(nowMs);
   }
 
-  /** The ring is corrupt: the host wrote something that no host writes. */
-  get broken(): boolean {
-    return this.queue.get('ringError') !== 0;
+  /** A queue's ring is corrupt: the host wrote something that no host writes. */
+  broken(number: number): boolean {
+    const queue = this.#queues[number];
+    return queue !== undefined && queue.get('ringError') !== 0;
   }
 
   /** What is wrong with the ring. */
-  fault(): string {
-    const error = this.queue.channel.error;
-    return `ring corrupt: ${error?.name ?? 'NONE'} (${hex(error?.detail ?? 0)})`;
+  fault(number: number): string {
+    const error = this.#queues[number]!.channel.error;
+    const where = number === 0 ? '' : ` of queue ${number}`;
+    return `ring${where} corrupt: ${error?.name ?? 'NONE'} (${hex(error?.detail ?? 0)})`;
   }
 
   arm(): boolean {
-    if (this.queue.backlog || this.control.busy) return false;
-    if (!this.queue.channel.unmask()) return true;
-    this.queue.channel.mask();
-    return false;
+    if (this.control.busy) return false;
+    const queues = this.#queues;
+    let quiet = true;
+    for (let i = 0; i < queues.length && quiet; i++) quiet = !queues[i]!.backlog && !queues[i]!.channel.unmask();
+    if (!quiet) this.disarm();
+    return quiet;
   }
 
   disarm(): void {
-    this.queue.channel.mask();
+    for (let i = 0; i < this.#queues.length; i++) this.#queues[i]!.channel.mask();
+  }
+
+  /** Sends of all queues whose completion has not come. */
+  get outstanding(): number {
+    return this.#queues.reduce((sum, queue) => sum + queue.outstanding, 0);
   }
 
   /** The orderly end: each step is bounded in time and none of them is fatal. */
   async stop(): Promise<void> {
     if (this.#initialized) {
       await this.setPacketFilter(0).catch(() => {});
-      await this.#until(() => this.queue.outstanding === 0 && !this.queue.backlog);
+      await this.#until(() => this.outstanding === 0 && !this.#queues.some(({ backlog }) => backlog));
       await this.#rndis.halt().catch(() => {});
     }
     if (this.#aborted) return;
     this.#revoke();
     // A host stops reading at the first revoke, so the second one may stay in the ring for good.
-    await this.#until(() => !this.control.busy && this.queue.unread <= LAST_REVOKE_BYTES, LINGER_MS);
+    await this.#until(() => !this.control.busy && this.#primary.unread <= LAST_REVOKE_BYTES, LINGER_MS);
   }
 
   /** Fails everything that waits, at once. */
   abort(what: string): void {
     this.#aborted = true;
     this.control.abort(what);
-    for (const waiter of this.#waiters) waiter.resolve(false);
-    this.#waiters.length = 0;
+    this.#waiters.abort();
   }
 
   /** Closes the channel and gives back all memory and every mbuf. */
@@ -248,12 +294,54 @@ export class Session {
     if (!this.#aborted) this.#revoke(); // attach failed half-way, and the host still listens
     this.abort('the channel is closed');
     this.#device.close();
-    this.queue.release();
+    for (const queue of [...this.#queues].reverse()) queue.release();
   }
 
-  /** Gives the control section(s) to control messages and the others to the queue. Returns the number of these. */
+  get #primary(): QueueMemory {
+    return this.#queues[0]!;
+  }
+
+  /** A subchannel carries no control messages. */
+  readonly #stray = (): void => {
+    this.#counters.badHostMessages++;
+  };
+
+  /** As many as are wanted and the host can have; each is queue number its subchannel id. */
+  async #openSubchannels(hostQueues: number): Promise<void> {
+    const step = 'NVSP subchannels';
+    const wanted = Math.min(this.#options.queues ?? 1, hostQueues, MAX_QUEUES);
+    if (wanted < 2) return;
+    const granted = await requestSubchannels(this.control, this.#where, wanted - 1);
+    if (granted === 0) return;
+    const found: Subchannel[] = [];
+    let failure: unknown;
+    // The offers come after the answer, and their files one by one.
+    const look = (): boolean => {
+      try {
+        for (let next = this.#device.openSubchannel(); next; next = this.#device.openSubchannel()) found.push(next);
+      } catch (error) {
+        failure = error;
+      }
+      return failure !== undefined || found.length >= granted;
+    };
+    const all = await this.#waiters.untilTick(look, this.#timeoutMs);
+    this.#check(step);
+    if (failure !== undefined) throw failure;
+    found.sort((a, b) => a.subchannelId - b.subchannelId);
+    const ids = found.map(({ subchannelId }) => subchannelId);
+    if (!all || ids.length !== granted || ids.some((id, i) => id !== i + 1)) {
+      const what = `expected 1 to ${granted} within ${this.#timeoutMs} ms, found ${ids.join(', ') || 'none'}`;
+      throw new NetvscError(this.#where, step, what);
+    }
+    for (const subchannel of found) {
+      this.#queues.push(new QueueMemory(this.#device.arena, this.#datapath, subchannel, this.#primary));
+      this.#signals.push(() => subchannel.signal());
+    }
+  }
+
+  /** Gives the control section(s) to control messages. Returns the number of the others. */
   #shareSections(sectionBytes: number): number {
-    const { queue } = this;
+    const queue = this.#primary;
     const { address, bytes } = this.#opened.sendBuffer;
     const used = Math.min(bytes, Math.max(this.#options.sendBufferBytes ?? bytes, MIN_SECTIONS * sectionBytes));
     const sections = Math.floor(used / sectionBytes);
@@ -268,9 +356,20 @@ export class Session {
     queue.set('sendBuffer', address);
     queue.set('sendSectionBytes', sectionBytes);
     queue.set('sendSections', sections);
-    queue.ownSections(forControl, sections - forControl);
     this.control.setSection(forControl * sectionBytes);
     return sections - forControl;
+  }
+
+  /** Divides the sections that are not control's among the queues; the last one takes the remainder. */
+  #divideSections(): void {
+    const sections = this.#primary.get('sendSections');
+    let first = Math.ceil(CONTROL_BYTES / this.#primary.get('sendSectionBytes'));
+    const share = Math.floor((sections - first) / this.#queues.length);
+    for (const [i, queue] of this.#queues.entries()) {
+      const count = i === this.#queues.length - 1 ? sections - first : share;
+      queue.ownSections(first, count);
+      first += count;
+    }
   }
 
   #revoke(): void {
@@ -284,36 +383,27 @@ export class Session {
     if (this.#aborted) throw new NetvscError(this.#where, step, 'the channel is closed');
   }
 
-  #signal(): void {
-    if (this.queue.channel.takeSignal()) this.#device.signal();
+  #signal(number: number): void {
+    if (this.#queues[number]!.channel.takeSignal()) this.#signals[number]!();
   }
 
   /** Resolves true once `done` holds, false at the deadline or when everything is aborted. */
   #until(done: () => boolean, timeoutMs = this.#timeoutMs): Promise<boolean> {
     if (this.#aborted) return Promise.resolve(false);
-    if (done()) return Promise.resolve(true);
-    return new Promise((resolve) => this.#waiters.push({ done, resolve, timeoutMs, deadline: Number.NaN }));
-  }
-
-  #wake(nowMs?: number): void {
-    for (let i = this.#waiters.length - 1; i >= 0; i--) {
-      const waiter = this.#waiters[i]!;
-      if (nowMs !== undefined && Number.isNaN(waiter.deadline)) waiter.deadline = nowMs + waiter.timeoutMs;
-      const done = waiter.done();
-      if (!done && !(nowMs !== undefined && nowMs >= waiter.deadline)) continue;
-      this.#waiters.splice(i, 1);
-      waiter.resolve(done);
-    }
+    return this.#waiters.until(done, timeoutMs);
   }
 }
 
 function checkOptions(where: string, options: NetvscOptions): void {
-  const { mtu, requestTimeoutMs, copyLimit } = options;
+  const { mtu, requestTimeoutMs, copyLimit, queues } = options;
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= MAX_MTU)) {
     throw new NetvscError(where, 'options', `mtu: expected ${MIN_MTU}..${MAX_MTU}, got ${mtu}`);
   }
   if (requestTimeoutMs !== undefined && !(requestTimeoutMs > 0)) {
     throw new NetvscError(where, 'options', `requestTimeoutMs: expected more than 0, got ${requestTimeoutMs}`);
+  }
+  if (queues !== undefined && !(Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUES)) {
+    throw new NetvscError(where, 'options', `queues: expected 1..${MAX_QUEUES}, got ${queues}`);
   }
   if (copyLimit !== undefined && !(Number.isInteger(copyLimit) && copyLimit >= 0)) {
     throw new NetvscError(where, 'options', `copyLimit: expected a number of bytes, got ${copyLimit}`);

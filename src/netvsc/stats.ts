@@ -1,4 +1,4 @@
-// Counters of a device: those of the queue's memory, which is new at each attach, are summed up over all of them
+// Counters of a device: those of the queues' memory, which is new at each attach, are summed up over all of them
 // (facts/linux-guest.md 10.1 D5).
 import { GUEST_QUEUE } from '../memory/layout.js';
 import type { ControlPath } from './control.js';
@@ -13,8 +13,8 @@ export class Totals {
   readonly #sums = new Map<string, number>();
 
   /** Adds the counters of an opening that ends. */
-  absorb(queue: QueueMemory, control: ControlPath): void {
-    for (const [name, value] of Object.entries(openingCounters(queue, control))) {
+  absorb(queues: readonly QueueMemory[], control: ControlPath): void {
+    for (const [name, value] of Object.entries(openingCounters(queues, control))) {
       this.#sums.set(name, (this.#sums.get(name) ?? 0) + value);
     }
   }
@@ -22,16 +22,17 @@ export class Totals {
   /** Everything by name: queue counters, request counters, the driver's own, and what is in use right now. */
   report(
     driver: DriverCounters,
-    open: { readonly queue: QueueMemory; readonly control: ControlPath } | undefined,
+    open: { readonly queues: readonly QueueMemory[]; readonly control: ControlPath } | undefined,
   ): Record<string, number> {
-    const now = open ? openingCounters(open.queue, open.control) : {};
+    const now = open ? openingCounters(open.queues, open.control) : {};
     const all: Record<string, number> = {};
     for (const name of [...QUEUE_COUNTERS, ...CONTROL_COUNTERS]) {
       all[name] = (this.#sums.get(name) ?? 0) + (now[name] ?? 0);
     }
     Object.assign(all, driver);
-    all.txOutstanding = open?.queue.outstanding ?? 0;
-    all.txFreeSections = open?.queue.get('freeSectionCount') ?? 0;
+    const queues = open?.queues ?? [];
+    all.txOutstanding = queues.reduce((sum, queue) => sum + queue.outstanding, 0);
+    all.txFreeSections = queues.reduce((sum, queue) => sum + queue.get('freeSectionCount'), 0);
     all.requestsWaiting = open ? open.control.nvsp.waiting + open.control.rndis.waiting : 0;
     return all;
   }
@@ -39,10 +40,14 @@ export class Totals {
 
 const CONTROL_COUNTERS = ['requestTimeouts', 'unexpectedReplies', 'mismatchedReplies', 'answersDropped'] as const;
 
-function openingCounters(queue: QueueMemory, control: ControlPath): Record<string, number> {
+function openingCounters(queues: readonly QueueMemory[], control: ControlPath): Record<string, number> {
   const { nvsp, rndis } = control;
+  const sums: Record<string, number> = {};
+  for (const { channel } of queues) {
+    for (const [name, value] of Object.entries(channel.counters())) sums[name] = (sums[name] ?? 0) + value;
+  }
   return {
-    ...queue.channel.counters(),
+    ...sums,
     requestTimeouts: nvsp.timeouts + rndis.timeouts,
     unexpectedReplies: nvsp.unexpected + rndis.unexpected,
     mismatchedReplies: nvsp.mismatched + rndis.mismatched,

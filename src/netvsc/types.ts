@@ -14,6 +14,8 @@ export interface NetvscOptions {
   readonly nvspVersions?: readonly number[];
   /** How long the host may take for an answer. Default 5000. */
   readonly requestTimeoutMs?: number;
+  /** Channels wanted, 1 to 64 (default 1). The host may give fewer: NetvscInfo.queues says how many there are. */
+  readonly queues?: number;
   /** Take coalesced segments from hosts that offer it (needs a large pool). Default true. */
   readonly rsc?: boolean;
 }
@@ -59,6 +61,10 @@ export interface NetvscInfo {
   /** Sections for data; the control section(s) in front of them are not counted. */
   readonly sendSections: number;
   readonly sendSectionBytes: number;
+  /** Channels: numbers 0 (the primary) to queues - 1 for send and poll. */
+  readonly queues: number;
+  /** The host spreads received packets over the queues; with several queues and without this it refused to. */
+  readonly receiveScaling: boolean;
   /** Undefined: not asked (NVSP below 5) or not answered. */
   readonly rss: RssCapabilities | undefined;
 }

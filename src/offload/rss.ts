@@ -46,13 +46,18 @@ export class ReceiveSideScaling {
     this.#table = Uint16Array.from(indirection);
   }
 
-  /** Channel number for a hash: its low bits index the table (whose length is a power of two on every known guest). */
+  /** Channel number for a hash, signed or not: its low bits index the table (whose length is a power of two on every known guest). */
   channel(hash: number): number {
     return this.#table[(hash >>> 0) % this.#table.length]!;
   }
 
   /** Unsigned 32-bit hash of the packet whose first `bytes` bytes (headers suffice) lie at `address`; 0 when it has none. */
   hash(address: number, bytes: number): number {
+    return this.signedHash(address, bytes) >>> 0;
+  }
+
+  /** The same as a signed number, which unlike an unsigned one of 32 bits takes no heap: for hot code. */
+  signedHash(address: number, bytes: number): number {
     const { u8 } = this.#arena;
     this.type = 0;
     if (bytes < 34) return 0;
@@ -116,7 +121,7 @@ export class ReceiveSideScaling {
       bytes += 4;
     }
     this.type = type & -type;
-    return this.#datapath.toeplitz(this.#key, input, bytes) >>> 0;
+    return this.#datapath.toeplitz(this.#key, input, bytes) | 0;
   }
 
   close(): void {

@@ -1,42 +1,11 @@
 // What a VmbusDevice and its VmbusOffer promise each other, whatever the backend.
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
-import { type TestContext, test } from 'node:test';
-import { Arena } from '../memory/arena.js';
-import { linuxSystem } from '../memory/os/mman.js';
+import { test } from 'node:test';
+import type { Arena } from '../memory/arena.js';
 import { RING_CONTROL } from '../wire/vmbus.js';
-import type { RingRegion, VmbusDevice, VmbusOffer } from './device.js';
-import { createMemoryBus } from './memory/bus.js';
-import { openUioDevice } from './uio/device.js';
-import { createMachine } from './uio/machine.js';
-import { testMachineName } from './uio/testing.js';
-
-interface Setup {
-  readonly device: VmbusDevice;
-  readonly offer: VmbusOffer;
-}
-
-const UUID = '0022487b-5c2f-0022-487b-5c2f0022487b';
-const SIZES = { ringBytes: 65_536, receiveBytes: 1 << 20, sendBytes: 1 << 20 };
-
-const hostArena = Arena.create({ bytes: 16 << 20, system: linuxSystem });
-const guestArena = Arena.create({ bytes: 16 << 20, system: linuxSystem });
-
-const BACKENDS: Record<string, (t: TestContext) => Setup> = {
-  memory(t) {
-    const bus = createMemoryBus(hostArena, SIZES);
-    t.after(() => bus.close());
-    return bus.pairs[0]!;
-  },
-  uio(t) {
-    const nics = [{ uuid: UUID, relid: 15, ...SIZES }];
-    const machine = createMachine(hostArena, { name: testMachineName(), nics });
-    t.after(() => machine.close());
-    const device = openUioDevice(guestArena, machine.path, UUID);
-    t.after(() => device.close());
-    return { device, offer: machine.offers[0]! };
-  },
-};
+import { BACKENDS, guestArena, hostArena } from './backends-testing.js';
+import type { RingRegion } from './device.js';
 
 const { in: IN, out: OUT, interruptMask: MASK, pendingSendSize: PENDING, featureBits: FEATURES } = RING_CONTROL.offset;
 const cell = (arena: Arena, ring: RingRegion, offset: number) => arena.u32[(ring.control + offset) >>> 2];

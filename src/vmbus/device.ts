@@ -44,6 +44,18 @@ export interface OpenChannel {
   readonly sendBuffer: GpadlRegion;
 }
 
+/** A further channel of the device, for the guest. The bus opens it when the host offers it, as uio_hv_generic does. */
+export interface Subchannel {
+  readonly relid: number;
+  /** 1 and up, in the order of the host's offers. */
+  readonly subchannelId: number;
+  readonly monitorId: number | undefined;
+  readonly transmit: RingRegion;
+  readonly receive: RingRegion;
+  /** Tells the host that this channel has news. */
+  signal(): void;
+}
+
 /** A device on the bus, for the guest. */
 export interface VmbusDevice {
   readonly uuid: string;
@@ -59,18 +71,35 @@ export interface VmbusDevice {
   open(): OpenChannel;
   /** Closes it; the host frees what it held for it. Safe to call twice and after rescind. */
   close(): void;
-  /** Interrupt to the host. */
+  /** A subchannel of this opening that earlier calls have not returned, mapped; undefined while there is none (an offer may be
+   *  on its way). It goes with close(). Throws VmbusError for one that cannot be used. */
+  openSubchannel(): Subchannel | undefined;
+  /** Tells the host that the primary channel has news: a trigger bit when it has a monitor, else an interrupt. */
   signal(): void;
-  /** File descriptor that becomes readable on an interrupt, or -1 (memory backend). */
+  /** File descriptor that becomes readable on an interrupt of any channel, or -1 (memory backend). */
   readonly interruptFd: number;
   /** Takes pending interrupts: how many came since the last call, or -1 once the host is gone (rescind, dead process). */
   takeInterrupts(): number;
+}
+
+/** A further channel of a NIC, for the host: open from its creation on. */
+export interface SubchannelOffer {
+  readonly relid: number;
+  readonly subchannelId: number;
+  readonly monitorId: number | undefined;
+  readonly fromGuest: RingRegion;
+  readonly toGuest: RingRegion;
+  /** Offers it: from here on the guest can find it. */
+  publish(): void;
+  /** Interrupt to the guest for this channel; never blocks. */
+  signal(): void;
 }
 
 /** What the host puts on the bus: one NIC's primary channel. */
 export interface VmbusOffer {
   readonly uuid: string;
   readonly relid: number;
+  readonly monitorId: number | undefined;
   readonly arena: Arena;
   /** `fromGuest` is the ring the guest transmits on, `toGuest` the other one. */
   readonly fromGuest: RingRegion;
@@ -81,9 +110,17 @@ export interface VmbusOffer {
   readonly fds: readonly number[];
   /**
    * What happened since the last call. `opened` comes before any interrupt of that opening; `closed` also when the guest
-   * died, and never in the same call as `opened`. The object is the same each time.
+   * died, and never in the same call as `opened`. `interrupts`: of all channels together, triggers of monitored ones included.
+   * The object is the same each time.
    */
   poll(): { opened: boolean; closed: boolean; interrupts: number };
+  /**
+   * Makes the next subchannel of the opening, with rings of its own. It goes when the opening ends: its rings are gone once
+   * poll() has said `closed`, or after rescind(). Throws VmbusError: no guest, no memory, or no channel id is left.
+   */
+  createSubchannel(): SubchannelOffer;
+  /** Longest sleep that the monitors of the open channels allow, in ms; undefined when all of them interrupt. */
+  readonly monitorMs: number | undefined;
   /** Interrupt to the guest; never blocks. */
   signal(): void;
   /** Maps the guest page that holds this page frame number (and its neighbours of the same file). Undefined = cannot be seen, with

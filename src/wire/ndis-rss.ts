@@ -4,6 +4,8 @@ import { struct, u8, u16, u32, WireError } from './struct.js';
 export const NDIS_RSS_KEY_BYTES = 40;
 export const NDIS_HASH_FUNCTION_TOEPLITZ = 0x1;
 export const NDIS_HASH_FUNCTION_MASK = 0xff;
+/** NDIS_RSS_CAPABILITIES.capabilitiesFlags, whose bits are not those of the hash types: each stands for TCP and plain IP. */
+export const NDIS_RSS_CAPABILITY = { TOEPLITZ: 0x1, IPV4: 0x100, IPV6: 0x200, IPV6_EX: 0x400 } as const;
 export const NDIS_HASH_TYPE = {
   IPV4: 0x100,
   TCP_IPV4: 0x200,
@@ -35,7 +37,7 @@ export const NdisRssCapabilities = struct('NDIS_RSS_CAPABILITIES', {
   type: u8(0, 'object type', { equals: 0x88 }),
   revision: u8(1, 'revision 1 or 2'),
   objectSize: u16(2, '16 or 18', { unit: 'bytes' }),
-  capabilitiesFlags: u32(4, 'hash function and types that the host can compute', { hex: true, default: 0 }),
+  capabilitiesFlags: u32(4, 'hash function and families', { flags: NDIS_RSS_CAPABILITY, default: 0 }),
   numberOfInterruptMessages: u32(8, 'interrupt messages', { default: 0 }),
   numberOfReceiveQueues: u32(12, 'most channels, the primary counted', { default: 0 }),
   numberOfIndirectionTableEntries: u16(16, 'largest table', { since: 'revision 2', default: 0 }),

@@ -73,6 +73,7 @@ function fillBurst(handles: number, pool: number, largePool: number, source: Uin
     u8[data + 16] = (bytes - 14) >>> 8;
     u8[data + 17] = (bytes - 14) & 0xff;
     u8[data + 23] = 6;
+    u8[data + 35] = i; // a flow each
     u8[data + 46] = 0x50;
     u32[(mbuf + MBUF.at.dataLength) >>> 2] = bytes;
     u32[(mbuf + MBUF.at.packetLength) >>> 2] = bytes;
@@ -123,8 +124,8 @@ function loops(sabotage: boolean): AllocationResult {
   return result;
 }
 
-/** Two guests on one host with its switch, as the workers step them. */
-async function machine(): Promise<AllocationResult> {
+/** Two guests on one host with its switch, as the workers step them; each with so many queues. */
+async function machine(path: string, queues: number): Promise<AllocationResult> {
   const bus = createMemoryBus(arena, { devices: 2, ringBytes: 512 << 10, receiveBytes: 2 << 20, sendBytes: 1 << 20 });
   const host = Host.create({
     arena,
@@ -135,7 +136,7 @@ async function machine(): Promise<AllocationResult> {
     offers: bus.pairs.map(({ offer }) => offer),
   });
   const guests = bus.pairs.map(({ device }) =>
-    createGuestNic(arena, datapath, device, { smallCount: 512, largeCount: 32 }),
+    createGuestNic(arena, datapath, device, { smallCount: 512, largeCount: 32, queues }),
   );
   const [a, b] = guests as [(typeof guests)[0], (typeof guests)[0]];
   const handles = arena.reserve('handles', BURST * 4);
@@ -161,18 +162,21 @@ async function machine(): Promise<AllocationResult> {
   }
   await attached;
   let delivered = 0;
+  let rounds = 0;
   const receive = ({ device }: (typeof guests)[0]) => {
-    const got = device.poll(handles, BURST);
-    datapath.mbufFree(handles, got);
-    delivered += got;
+    for (let queue = 0; queue < queues; queue++) {
+      const got = device.poll(handles, BURST, queue);
+      datapath.mbufFree(handles, got);
+      delivered += got;
+    }
   };
   const send = (from: (typeof guests)[0], source: Uint8Array, target: Uint8Array) => {
     const n = fillBurst(handles, from.smallPool, from.largePool, source, target);
-    const taken = from.device.send(handles, n);
+    const taken = from.device.send(handles, n, rounds++ % queues);
     datapath.mbufFree(handles + taken * 4, n - taken);
   };
   const result = measure(
-    'host, switch and two guests',
+    path,
     () => delivered,
     () => {
       send(a, A, B);
@@ -191,7 +195,7 @@ async function machine(): Promise<AllocationResult> {
     host.step();
     host.tick(++nowMs);
     for (const { device } of guests) {
-      device.poll(handles, BURST);
+      for (let queue = 0; queue < queues; queue++) device.poll(handles, BURST, queue);
       device.tick(nowMs);
     }
     await new Promise(setImmediate);
@@ -202,5 +206,9 @@ async function machine(): Promise<AllocationResult> {
   return result;
 }
 
-const results = [loops(process.argv[2] === 'sabotage'), await machine()];
+const results = [
+  loops(process.argv[2] === 'sabotage'),
+  await machine('host, switch and two guests', 1),
+  await machine('the same with 4 queues each', 4),
+];
 process.stdout.write(`${JSON.stringify(results)}\n`);

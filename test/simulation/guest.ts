@@ -22,6 +22,8 @@ export interface GuestOptions extends NetvscOptions {
   readonly random: () => number;
   readonly smallCount: number;
   readonly largeCount: number;
+  /** Queue on which it sends and receives, as far as there is one: packets of one sender have to stay in order. */
+  readonly ownQueue?: number;
   /** Who has this address, and whether it answers instead of sending. */
   readonly stationOf: (mac: string) => string;
   readonly log: (what: string) => void;
@@ -84,6 +86,7 @@ export class SimulatedGuest {
       },
     });
     this.#handles = own.reserve('simulated guest handles', BURST * 4);
+    void this.nic.device.setRss({ table: [options.ownQueue ?? 0] });
   }
 
   get running(): boolean {
@@ -189,12 +192,16 @@ export class SimulatedGuest {
   }
 
   #poll(max: number): void {
-    const { datapath, ledger, log, stationOf } = this.#options;
-    const { device } = this.nic;
     this.sleep.looked();
-    const count = device.poll(this.#handles, max);
-    this.#idle = count === 0;
+    this.#idle = true;
     this.#refused = false;
+    for (let queue = 0; queue < (this.#options.queues ?? 1); queue++) this.#pollQueue(queue, max);
+  }
+
+  #pollQueue(queue: number, max: number): void {
+    const { datapath, ledger, log, stationOf } = this.#options;
+    const count = this.nic.device.poll(this.#handles, max, queue);
+    if (count > 0) this.#idle = false;
     if (count > 0) log(`${this.name} received ${count}`);
     for (let i = 0; i < count; i++) {
       const mbuf = this.#arena.u32[(this.#handles >>> 2) + i]!;
@@ -229,7 +236,8 @@ export class SimulatedGuest {
       this.#arena.u32[(this.#handles >>> 2) + built++] = mbuf;
     }
     if (built === 0) return;
-    const taken = this.nic.device.send(this.#handles, built);
+    const { device } = this.nic;
+    const taken = device.send(this.#handles, built, (this.#options.ownQueue ?? 0) % device.info!.queues);
     datapath.mbufFree(this.#handles + taken * 4, built - taken);
     for (const { packet, to } of this.queue.splice(0, taken)) ledger.sent({ packet, from: this.name, to });
     this.#refused = taken < built;
@@ -293,8 +301,9 @@ export class SimulatedGuest {
 }
 
 function pick(options: GuestOptions): NetvscOptions {
-  const { mtu, copyLimit, rsc, nvspVersions } = options;
+  const { mtu, copyLimit, rsc, nvspVersions, queues } = options;
   return {
+    ...(queues === undefined ? {} : { queues }),
     ...(mtu === undefined ? {} : { mtu }),
     ...(copyLimit === undefined ? {} : { copyLimit }),
     ...(rsc === undefined ? {} : { rsc }),

@@ -20,6 +20,7 @@ const NAME = 'simulation';
 export interface GuestPlan extends NetvscOptions {
   readonly smallCount: number;
   readonly largeCount: number;
+  readonly ownQueue?: number;
 }
 
 export interface MachinePlan {
@@ -244,8 +245,13 @@ export class Machine {
   #hostDrops(): number {
     let drops = 0;
     for (const nic of this.host.nics) {
-      const { counters, workshop } = nic.state();
-      drops += counters.rxNoSuballocation! + counters.rxRingFull! + counters.rxTooBig! + workshop.refused!;
+      const { counters, workshop, lostToDeadChannels } = nic.state();
+      drops +=
+        lostToDeadChannels +
+        counters.rxNoSuballocation! +
+        counters.rxRingFull! +
+        counters.rxTooBig! +
+        workshop.refused!;
     }
     for (const port of [...this.host.nics, ...this.host.uplinks]) {
       for (const [name, count] of Object.entries(this.host.switch.portCounters(port))) {
@@ -267,6 +273,18 @@ export class Machine {
       if (this.guests[index]?.sleep.asleep) this.guests[index].sleep.order();
     };
     return Object.create(device, {
+      openSubchannel: {
+        value: () => {
+          const subchannel = device.openSubchannel();
+          if (!subchannel) return undefined;
+          const signal = () => {
+            acts();
+            subchannel.signal();
+            this.hostSleep.interrupt();
+          };
+          return { ...subchannel, signal };
+        },
+      },
       signal: {
         value: () => {
           acts();
@@ -293,6 +311,16 @@ export class Machine {
 
   #offer(offer: VmbusOffer, index: number): VmbusOffer {
     return Object.create(offer, {
+      createSubchannel: {
+        value: () => {
+          const subchannel = offer.createSubchannel();
+          const signal = () => {
+            subchannel.signal();
+            this.guests[index]?.sleep.interrupt();
+          };
+          return { ...subchannel, signal };
+        },
+      },
       signal: {
         value: () => {
           offer.signal();

@@ -170,6 +170,7 @@ class Run {
       smallCount: this.#one([16, 64, 256]),
       largeCount: this.#one([2, 8]),
       rsc: this.#random() < 0.7,
+      ...(this.#random() < 0.5 ? { queues: 2 + this.#below(3), ownQueue: this.#below(4) } : {}),
       ...(this.#random() < 0.3 ? { copyLimit: this.#one([0, 200, 1000]) } : {}),
     };
   }
@@ -177,7 +178,10 @@ class Run {
   #attach(guest: SimulatedGuest): void {
     guest.command(
       'attach',
-      () => guest.nic.device.attach(),
+      async () => {
+        const { queues } = await guest.nic.device.attach();
+        if (queues > 1) this.#happen('several queues');
+      },
       (error) => this.#rejected(guest, error),
     );
   }

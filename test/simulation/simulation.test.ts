@@ -31,7 +31,16 @@ test(`machines of seeds ${FROM} to ${TO}: every packet once, whole and in order,
   if (TO - FROM < 99) return;
   // A test that delivers nothing, or never gets into trouble, shows nothing.
   assert.ok(sums.delivered > 100 * (TO - FROM) && sums.dropped > 0 && sums.sleeps > TO - FROM);
-  for (const what of ['kill host', 'kill guest', 'link of nic', 'filter', 'reattach', 'detach', 'attach']) {
+  for (const what of [
+    'kill host',
+    'kill guest',
+    'link of nic',
+    'filter',
+    'reattach',
+    'detach',
+    'attach',
+    'several queues',
+  ]) {
     assert.ok((happened.get(what) ?? 0) > 10, `${what} hardly ever happened`);
   }
 });

@@ -35,12 +35,46 @@ export function hostReset(ch: u32): void {
   store<u32>(ch, 0, L.HOST_CHANNEL_EVENT_USED);
 }
 
-/** Frees the chain that begins with `head`. False = the guest does not own such a chain. */
+/** Divides the data suballocations of `primary`'s buffer among `n` channels (u32 array of addresses), the last of which
+ *  takes the remainder. Those that the guest has return to their new owner. `stacks`: where the free stacks go, one
+ *  behind the other. */
+export function hostDivide(primary: u32, channels: u32, n: u32, stacks: u32): void {
+  const total = load<u32>(primary, L.HOST_CHANNEL_SUBALLOCATION_COUNT);
+  const owners = load<u32>(primary, L.HOST_CHANNEL_OWNERS);
+  const control = load<u32>(primary, L.HOST_CHANNEL_FIRST_DATA_SUBALLOCATION);
+  const share = (total - control) / n;
+  let first = control;
+  for (let i: u32 = 0; i < n; i++) {
+    const ch = load<u32>(channels + (i << 2));
+    const end = i == n - 1 ? total : first + share;
+    const stack = stacks + ((first - control) << 2);
+    let free: u32 = 0;
+    for (let index = end; index > first; ) {
+      index--;
+      store<u32>(owners + (index << 2), ch);
+      if (load<u32>(cell(primary, index)) == L.SUBALLOCATION_FREE) store<u32>(stack + (free++ << 2), index);
+    }
+    store<u32>(ch, stack, L.HOST_CHANNEL_FREE_SUBALLOCATIONS);
+    store<u32>(ch, free, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT);
+    first = end;
+  }
+}
+
+/** With subchannels: notes that this channel sends the chain. */
+@inline
+function noteSender(ch: u32, head: u32): void {
+  const senders = load<u32>(ch, L.HOST_CHANNEL_SENDERS);
+  if (senders != 0) store<u32>(senders + (head << 2), ch);
+}
+
+/** Frees the chain that begins with `head`. False = the guest does not own such a chain, or not on this channel. */
 export function freeSuballocations(ch: u32, head: u32): bool {
   const total = load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_COUNT);
   if (head >= total) return false;
   let state = load<u32>(cell(ch, head));
   if (state == L.SUBALLOCATION_FREE || state & L.SUBALLOCATION_MEMBER) return false;
+  const owners = load<u32>(ch, L.HOST_CHANNEL_OWNERS);
+  if (owners != 0 && load<u32>(load<u32>(ch, L.HOST_CHANNEL_SENDERS) + (head << 2)) != ch) return false;
   const control = load<u32>(ch, L.HOST_CHANNEL_FIRST_DATA_SUBALLOCATION);
   let index = head;
   while (true) {
@@ -50,9 +84,10 @@ export function freeSuballocations(ch: u32, head: u32): bool {
       store<u32>(load<u32>(ch, L.HOST_CHANNEL_FREE_CONTROL) + (n << 2), index);
       store<u32>(ch, n + 1, L.HOST_CHANNEL_FREE_CONTROL_COUNT);
     } else {
-      const n = load<u32>(ch, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT);
-      store<u32>(load<u32>(ch, L.HOST_CHANNEL_FREE_SUBALLOCATIONS) + (n << 2), index);
-      store<u32>(ch, n + 1, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT);
+      const owner = owners == 0 ? ch : load<u32>(owners + (index << 2));
+      const n = load<u32>(owner, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT);
+      store<u32>(load<u32>(owner, L.HOST_CHANNEL_FREE_SUBALLOCATIONS) + (n << 2), index);
+      store<u32>(owner, n + 1, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT);
     }
     index = state & L.SUBALLOCATION_LAST;
     if (index == L.SUBALLOCATION_LAST) return true;
@@ -91,6 +126,7 @@ function takeSuballocation(ch: u32): u32 {
   store<u32>(ch, free, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT);
   if (chainHead == NONE) {
     chainHead = index;
+    noteSender(ch, index);
     store<u32>(cell(ch, index), L.SUBALLOCATION_LAST);
   } else {
     const tail = cell(ch, chainTail);
@@ -222,6 +258,7 @@ export function hostSendControl(ch: u32, message: u32, bytes: u32): u32 {
   if (load<u32>(ch, L.CHANNEL_END_RING_ERROR) != 0 || free == 0 || bytes > section || !ringRoom(ch, total)) return 0;
   const index = load<u32>(load<u32>(ch, L.HOST_CHANNEL_FREE_CONTROL) + ((free - 1) << 2));
   store<u32>(ch, free - 1, L.HOST_CHANNEL_FREE_CONTROL_COUNT);
+  noteSender(ch, index);
   store<u32>(cell(ch, index), L.SUBALLOCATION_LAST);
   copyBytes(load<u32>(ch, L.HOST_CHANNEL_RECEIVE_BUFFER) + index * section, message, bytes);
   const at = openPacket(ch, total);

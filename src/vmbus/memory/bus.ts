@@ -13,12 +13,14 @@ import {
   VmbusError,
   type VmbusOffer,
 } from '../device.js';
+import { initLatency, latencyMs, MONITOR_IDS, setTrigger, takeTrigger } from '../doorbell.js';
 import { openHostRings, splitRings, zeroControlPage } from '../rings.js';
+import { type BusParts, MemorySubchannels } from './subchannels.js';
 
 export interface MemoryBusOptions {
   /** NICs on the bus (default 1). */
   readonly devices?: number;
-  /** Bytes of both rings of a device together, control pages included (default 4 MiB). */
+  /** Bytes of both rings of a channel together, control pages included (default 4 MiB). */
   readonly ringBytes?: number;
   readonly receiveBytes?: number;
   readonly sendBytes?: number;
@@ -26,6 +28,8 @@ export interface MemoryBusOptions {
   readonly firstDevice?: number;
   /** GPADL of the first device's receive buffer; the others count up (default 0xe1e10, the first a Linux guest uses). */
   readonly firstGpadl?: number;
+  /** Channels have monitor ids: guests trigger the host through a monitor page (default false: interrupts). */
+  readonly monitor?: boolean;
 }
 
 /** One NIC from both sides. */
@@ -49,6 +53,7 @@ export interface MemoryBus {
 interface Device {
   readonly uuid: string;
   readonly relid: number;
+  readonly monitorId: number | undefined;
   readonly transmit: RingRegion;
   readonly receive: RingRegion;
   readonly receiveBuffer: GpadlRegion;
@@ -60,6 +65,10 @@ interface Device {
   closed: boolean;
   toHost: number;
   toGuest: number;
+  /** Subchannels of the present opening. */
+  subchannels: MemorySubchannels | undefined;
+  /** Those of openings whose end the host has not heard of yet, or after which the guest has not closed the device. */
+  ended: MemorySubchannels[];
 }
 
 /** A bus of `devices` NICs whose rings and buffers are allocated in `arena`. */
@@ -72,7 +81,13 @@ export function createMemoryBus(arena: Arena, options: MemoryBusOptions = {}): M
   const firstDevice = options.firstDevice ?? 0;
   const maps: number[] = [];
   const states: Device[] = [];
-  const pairs = Array.from({ length: options.devices ?? 1 }, (_, offset) => {
+  const devices = options.devices ?? 1;
+  const parts: BusParts = { arena, ringBytes, relids: new Set(), monitors: new Set(), monitorPage: 0 };
+  if (options.monitor) {
+    parts.monitorPage = arena.reserve('vmbus monitor page', PAGE_BYTES, PAGE_BYTES);
+    maps.push(parts.monitorPage);
+  }
+  const pairs = Array.from({ length: devices }, (_, offset) => {
     const index = firstDevice + offset;
     const map = (name: string, bytes: number): number => {
       const address = arena.reserve(`vmbus ${index} ${name}`, bytes, PAGE_BYTES);
@@ -83,9 +98,11 @@ export function createMemoryBus(arena: Arena, options: MemoryBusOptions = {}): M
     const gpadl = firstGpadl + 2 * offset;
     const receiveBuffer = { gpadl, address: map('receive buffer', receiveBytes), bytes: receiveBytes };
     const sendBuffer = { gpadl: gpadl + 1, address: map('send buffer', sendBytes), bytes: sendBytes };
+    parts.relids.add(index + 1);
     const state: Device = {
       uuid: memoryUuid(index),
       relid: index + 1,
+      monitorId: takeMonitor(parts),
       transmit: first,
       receive: second,
       receiveBuffer,
@@ -96,12 +113,14 @@ export function createMemoryBus(arena: Arena, options: MemoryBusOptions = {}): M
       closed: false,
       toHost: 0,
       toGuest: 0,
+      subchannels: undefined,
+      ended: [],
     };
     states.push(state);
-    return createPair(arena, memory, state);
+    return createPair(arena, memory, state, parts);
   });
   const killGuest = () => {
-    for (const state of states) closeChannel(state);
+    for (const state of states) guestClose(state);
     memory.releaseAll();
   };
   return {
@@ -113,6 +132,7 @@ export function createMemoryBus(arena: Arena, options: MemoryBusOptions = {}): M
     },
     close() {
       killGuest();
+      for (const state of states) hostHeard(state);
       for (const address of maps.splice(0)) arena.release(address);
     },
   };
@@ -126,19 +146,60 @@ function closeChannel(state: Device): void {
   if (!state.open) return;
   state.open = false;
   state.toGuest = 0;
+  if (state.subchannels) state.ended.push(state.subchannels);
+  state.subchannels = undefined;
   // An opening that the host never heard of ends unheard, too.
   if (state.opened) state.opened = false;
   else state.closed = true;
 }
 
-function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device): MemoryPair {
-  const { uuid, relid, receiveBuffer, sendBuffer } = state;
+/** The guest uses the rings no more. */
+function guestClose(state: Device): void {
+  closeChannel(state);
+  for (const subchannels of state.ended) subchannels.guestDone();
+  state.ended = state.ended.filter((subchannels) => subchannels.held);
+}
+
+/** Nor does the host. */
+function hostHeard(state: Device): void {
+  for (const subchannels of state.ended) subchannels.hostDone();
+  state.ended = state.ended.filter((subchannels) => subchannels.held);
+}
+
+/** The lowest free monitor id; undefined on a bus without a monitor page, or when all are taken. */
+function takeMonitor({ arena, monitors, monitorPage }: BusParts): number | undefined {
+  if (monitorPage === 0) return undefined;
+  for (let id = 0; id < MONITOR_IDS; id++) {
+    if (monitors.has(id)) continue;
+    monitors.add(id);
+    initLatency(arena, monitorPage, id);
+    return id;
+  }
+  return undefined;
+}
+
+function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device, parts: BusParts): MemoryPair {
+  const { uuid, relid, monitorId, receiveBuffer, sendBuffer } = state;
+  const { monitorPage } = parts;
+  const toHost = (monitor: number | undefined) => {
+    if (!state.open) return;
+    if (monitor === undefined) state.toHost++;
+    else setTrigger(arena, monitorPage, monitor);
+  };
+  const toGuest = () => {
+    if (state.open && !state.hostGone) state.toGuest++;
+  };
+  const monitored = (): number[] => {
+    const subchannels = state.subchannels?.all ?? [];
+    const ids = [monitorId, ...subchannels.map(({ offer }) => offer.monitorId)];
+    return ids.filter((id) => id !== undefined);
+  };
   const channel: OpenChannel = { transmit: state.transmit, receive: state.receive, receiveBuffer, sendBuffer };
   const device: VmbusDevice = {
     uuid,
     classId: NETVSC_CLASS,
     relid,
-    monitorId: undefined,
+    monitorId,
     location: 'memory',
     arena,
     memory,
@@ -154,10 +215,9 @@ function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device): Memo
       state.toGuest = 0;
       return channel;
     },
-    close: () => closeChannel(state),
-    signal() {
-      if (state.open) state.toHost++;
-    },
+    close: () => guestClose(state),
+    openSubchannel: () => state.subchannels?.next(),
+    signal: () => toHost(monitorId),
     interruptFd: -1,
     takeInterrupts() {
       if (state.hostGone) return -1;
@@ -171,6 +231,7 @@ function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device): Memo
   const offer: VmbusOffer = {
     uuid,
     relid,
+    monitorId,
     arena,
     fromGuest: state.transmit,
     toGuest: state.receive,
@@ -182,16 +243,31 @@ function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device): Memo
       polled.closed = state.closed;
       polled.opened = !state.closed && state.opened;
       polled.interrupts = state.closed ? 0 : state.toHost;
-      if (state.closed) state.closed = false;
-      else {
+      if (state.closed) {
+        state.closed = false;
+        hostHeard(state);
+      } else {
+        if (monitorPage !== 0) {
+          for (const id of monitored()) if (takeTrigger(arena, monitorPage, id)) polled.interrupts++;
+        }
         state.opened = false;
         state.toHost = 0;
       }
       return polled;
     },
-    signal() {
-      if (state.open && !state.hostGone) state.toGuest++;
+    createSubchannel() {
+      if (!state.open) throw new VmbusError(`vmbus ${uuid} (memory): no subchannel, no guest has the channel open`);
+      state.subchannels ??= new MemorySubchannels(parts, toHost, toGuest);
+      return state.subchannels.create(uuid, () => takeMonitor(parts));
     },
+    get monitorMs() {
+      let least: number | undefined;
+      if (!state.open) return undefined;
+      for (const id of monitored())
+        least = Math.min(least ?? Number.POSITIVE_INFINITY, latencyMs(arena, monitorPage, id));
+      return least;
+    },
+    signal: toGuest,
     mapGuestPage(pfn) {
       const region = memory.region(pfn);
       if (!region) refusal = `page ${pfn.toString(16)}: not guest memory`;
@@ -204,6 +280,7 @@ function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device): Memo
     rescind() {
       state.hostGone = true;
       closeChannel(state);
+      hostHeard(state);
     },
   };
   return { device, offer };

@@ -4,12 +4,21 @@ import type { Arena } from '../../memory/arena.js';
 import { ERRNO } from '../../memory/os/libc.js';
 import { lockFile } from '../../memory/os/process.js';
 import { receiveWord, sendWord } from '../../memory/os/socket.js';
-import { type GpadlRegion, type GuestMemory, type OpenChannel, type VmbusDevice, VmbusError } from '../device.js';
+import {
+  type GpadlRegion,
+  type GuestMemory,
+  type OpenChannel,
+  type Subchannel,
+  type VmbusDevice,
+  VmbusError,
+} from '../device.js';
+import { setInterruptBit, setTrigger, takeInterruptBit } from '../doorbell.js';
 import { splitRings, zeroControlPage } from '../rings.js';
 import { UioGuestMemory } from './guest-memory.js';
 import { readMaps, type UioMap } from './maps.js';
 import { machineRoot, type UioRoot } from './root.js';
 import { type BusDevice, scanBus } from './scan.js';
+import { findSubchannel } from './subchannels.js';
 
 export interface UioDeviceOptions {
   /** Guest memory to share with other devices of the same arena (default: one of its own). */
@@ -47,6 +56,10 @@ class UioDevice implements VmbusDevice {
   readonly #maps: readonly UioMap[];
   /** Arena addresses of what is mapped. */
   #mapped: number[] = [];
+  #interruptPage = 0;
+  #monitorPage = 0;
+  /** Channel ids of this opening, the primary's first. */
+  readonly #relids: number[] = [];
   /** The rings' file, whose lock we hold while the channel is open. */
   #ringFile = -1;
   #socket = -1;
@@ -85,15 +98,34 @@ class UioDevice implements VmbusDevice {
   close(): void {
     if (this.#socket >= 0) closeSync(this.#socket);
     this.#socket = -1;
+    this.#relids.length = 0;
     for (const address of this.#mapped.splice(0)) this.arena.release(address);
     // Last, since it lets the next guest in.
     if (this.#ringFile >= 0) closeSync(this.#ringFile);
     this.#ringFile = -1;
   }
 
+  openSubchannel(): Subchannel | undefined {
+    if (this.#socket < 0) return undefined;
+    const found = findSubchannel(this.location, this.#relids, (channel) => this.#root.openRings(channel));
+    if (!found) return undefined;
+    const { relid, subchannelId, monitorId, fd, bytes } = found;
+    try {
+      const address = this.arena.mapFile(`${this.#uio} channel ${relid} rings`, fd, 0, bytes);
+      this.#mapped.push(address);
+      this.#relids.push(relid);
+      const { first, second } = splitRings(address, bytes);
+      const signal = () => this.#signal(relid, monitorId);
+      return { relid, subchannelId, monitorId, transmit: first, receive: second, signal };
+    } catch (error) {
+      throw this.#error(`cannot map channel ${relid}: ${(error as Error).message}`, error);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
   signal(): void {
-    // When the socket is full the host has interrupts to read already; when it is closed, takeInterrupts() says so.
-    if (this.#socket >= 0) sendWord(this.#socket, this.#root.signalCommand);
+    this.#signal(this.relid, this.monitorId);
   }
 
   takeInterrupts(): number {
@@ -111,13 +143,15 @@ class UioDevice implements VmbusDevice {
     }
     const news = (this.#count - this.#reported) >>> 0;
     this.#reported = this.#count;
+    // Whom it was for is found on the rings.
+    if (news > 0) for (const relid of this.#relids) takeInterruptBit(this.arena, this.#interruptPage, 'guest', relid);
     return news;
   }
 
   #open(): OpenChannel {
     const rings = splitRings(this.#map(0), this.#maps[0]!.bytes);
-    this.#map(1);
-    this.#map(2);
+    this.#interruptPage = this.#map(1);
+    this.#monitorPage = this.#map(2);
     const receiveBuffer = this.#buffer(3);
     const sendBuffer = this.#buffer(4);
     if (!lockFile(this.#ringFile)) throw this.#error('in use: another guest has the channel open');
@@ -127,7 +161,19 @@ class UioDevice implements VmbusDevice {
     this.#reported = 0;
     this.#gone = false;
     this.#socket = this.#root.connect(this.#uio);
+    this.#relids.push(this.relid);
     return { transmit: rings.first, receive: rings.second, receiveBuffer, sendBuffer };
+  }
+
+  #signal(relid: number, monitorId: number | undefined): void {
+    if (this.#socket < 0) return;
+    if (monitorId !== undefined) {
+      setTrigger(this.arena, this.#monitorPage, monitorId);
+      return;
+    }
+    setInterruptBit(this.arena, this.#interruptPage, 'host', relid);
+    // When the socket is full the host has interrupts to read already; when it is closed, takeInterrupts() says so.
+    sendWord(this.#socket, this.#root.signalCommand);
   }
 
   #buffer(index: number): GpadlRegion {

@@ -1,16 +1,17 @@
 // A machine directory: the tree of DESIGN.md "The one surface", made and served by a host. Other processes find and open
 // its devices by file names; the maps are sealed memory files that they reach through /proc/<pid>/fd links.
-import { closeSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
 import { createSealedMemory, linkSealedMemory } from '../../memory/os/memfd.js';
 import { listenUnix } from '../../memory/os/socket.js';
 import { createMachineDirectory } from '../../memory/rundir.js';
 import { NETVSC_CLASS, PAGE_BYTES, VmbusError } from '../device.js';
+import { initLatency, MONITOR_IDS } from '../doorbell.js';
 import { splitRings } from '../rings.js';
 import { formatAddress } from './attributes.js';
 import type { GuestPagesLimits } from './guest-pages.js';
 import { MAP_NAMES } from './maps.js';
-import { UioOffer } from './offer.js';
+import { type SubchannelParts, UioOffer } from './offer.js';
 
 /** A NIC of the machine. Sizes in bytes, whole pages. */
 export interface MachineNic {
@@ -19,6 +20,11 @@ export interface MachineNic {
   readonly relid: number;
   /** Both rings with their control pages (default 4 MiB). */
   readonly ringBytes?: number;
+  /** The same of each subchannel (default 4 MiB, as a kernel makes them). */
+  readonly subchannelRingBytes?: number;
+  /** Its channels have monitor ids, while there are any: the guest triggers the host through the monitor page. Default false:
+   *  it interrupts. */
+  readonly monitor?: boolean;
   /** Default 31 MiB and 16 MiB; pages take memory when they are touched. */
   readonly receiveBytes?: number;
   readonly sendBytes?: number;
@@ -41,6 +47,8 @@ export interface Machine {
   close(): void;
 }
 
+/** Channel ids end here (facts/hyper-v-host.md 2.4). */
+const RELID_MAX = 2047;
 /** The first GPADL handle that a Linux guest hands out. */
 const FIRST_GPADL = 0xe1e10;
 const DEFAULT_LIMITS: GuestPagesLimits = {
@@ -61,9 +69,15 @@ export function createMachine(arena: Arena, options: MachineOptions): Machine {
     undo.push(() => directory.remove());
     mkdirSync(`${directory.path}/sys/bus/vmbus/devices`, { recursive: true, mode: 0o700 });
     mkdirSync(`${directory.path}/dev`, { mode: 0o700 });
-    const limits = { ...DEFAULT_LIMITS, ...options.limits };
+    const context: MachineContext = {
+      arena,
+      root: directory.path,
+      limits: { ...DEFAULT_LIMITS, ...options.limits },
+      relids: new Set(options.nics.map(({ relid }) => relid)),
+      monitors: new Set(),
+    };
     const offers = options.nics.map((nic, index) => {
-      const offer = addNic(arena, directory.path, nic, index, limits, undo);
+      const offer = addNic(context, nic, index, undo);
       undo.push(() => offer.rescind());
       return offer;
     });
@@ -75,14 +89,18 @@ export function createMachine(arena: Arena, options: MachineOptions): Machine {
   }
 }
 
-function addNic(
-  arena: Arena,
-  root: string,
-  nic: MachineNic,
-  index: number,
-  limits: GuestPagesLimits,
-  undo: (() => void)[],
-): UioOffer {
+/** What the NICs of a machine share. */
+interface MachineContext {
+  readonly arena: Arena;
+  readonly root: string;
+  readonly limits: GuestPagesLimits;
+  /** Channel ids and monitor ids in use. */
+  readonly relids: Set<number>;
+  readonly monitors: Set<number>;
+}
+
+function addNic(context: MachineContext, nic: MachineNic, index: number, undo: (() => void)[]): UioOffer {
+  const { arena, root, limits } = context;
   const uio = `uio${index}`;
   const { uuid, relid } = nic;
   const gpadls = [FIRST_GPADL + 2 * index, FIRST_GPADL + 2 * index + 1] as const;
@@ -101,15 +119,22 @@ function addNic(
     undo.push(() => arena.release(address));
     return { name: names[map]!, file, address, bytes };
   });
-  const [rings, , , receive, send] = maps as [MachineMap, MachineMap, MachineMap, MachineMap, MachineMap];
+  const [rings, interrupt, monitor, receive, send] = maps as [
+    MachineMap,
+    MachineMap,
+    MachineMap,
+    MachineMap,
+    MachineMap,
+  ];
   const { first, second } = splitRings(rings.address, rings.bytes);
+  const takeMonitor = () => (nic.monitor ? freeMonitor(context, monitor.address) : undefined);
+  const monitorId = takeMonitor();
 
   const device = `${root}/sys/bus/vmbus/devices/${uuid}`;
   writeAttributes(device, uuid, relid);
+  if (monitorId !== undefined) writeAttribute(device, 'monitor_id', String(monitorId));
   writeUio(`${device}/uio/${uio}`, maps);
-  const channel = `${device}/channels/${relid}`;
-  writeAttribute(channel, 'subchannel_id', '0');
-  linkSealedMemory(`${channel}/ring`, rings.file);
+  writeChannel(`${device}/channels/${relid}`, 0, monitorId, rings.file);
   const node = `${root}/dev/${uio}`;
   const links = maps.map((_, map) => `${node}.map${map}`);
   for (const [map, path] of links.entries()) linkSealedMemory(path, maps[map]!.file);
@@ -118,8 +143,19 @@ function addNic(
     arena,
     uuid,
     relid,
+    monitorId,
     fromGuest: first,
     toGuest: second,
+    interruptPage: interrupt.address,
+    monitorPage: monitor.address,
+    makeSubchannel: (subchannelId) =>
+      addSubchannel(context, {
+        name: `${uio} subchannel ${subchannelId} rings`,
+        channels: `${device}/channels`,
+        subchannelId,
+        bytes: nic.subchannelRingBytes ?? 4 << 20,
+        takeMonitor,
+      }),
     receiveBuffer: { gpadl: gpadls[0], address: receive.address, bytes: receive.bytes },
     sendBuffer: { gpadl: gpadls[1], address: send.address, bytes: send.bytes },
     listener,
@@ -130,6 +166,72 @@ function addNic(
       rmSync(device, { recursive: true, force: true });
     },
   });
+}
+
+interface SubchannelPlan {
+  readonly name: string;
+  /** The device's directory of channels. */
+  readonly channels: string;
+  readonly subchannelId: number;
+  readonly bytes: number;
+  readonly takeMonitor: () => number | undefined;
+}
+
+function addSubchannel(context: MachineContext, plan: SubchannelPlan): SubchannelParts {
+  const { arena, relids, monitors } = context;
+  const { name, channels, subchannelId, bytes } = plan;
+  let relid = 1;
+  while (relids.has(relid)) relid++;
+  if (relid > RELID_MAX) throw new VmbusError(`all ${RELID_MAX} channel ids are in use`);
+  const file = createSealedMemory(`netvsc ${name}`, bytes).fd;
+  let address: number;
+  try {
+    address = arena.mapFile(name, file, 0, bytes);
+  } catch (error) {
+    closeSync(file);
+    throw error;
+  }
+  relids.add(relid);
+  const monitorId = plan.takeMonitor();
+  const { first, second } = splitRings(address, bytes);
+  const path = `${channels}/${relid}`;
+  return {
+    relid,
+    monitorId,
+    fromGuest: first,
+    toGuest: second,
+    publish: () => {
+      // Guests that are looking already see the directory with everything in it. Its first name is no number, thus none of theirs.
+      const draft = `${channels}/.${relid}`;
+      writeChannel(draft, subchannelId, monitorId, file);
+      renameSync(draft, path);
+    },
+    withdraw: () => {
+      rmSync(path, { recursive: true, force: true });
+      arena.release(address);
+      closeSync(file);
+      relids.delete(relid);
+      if (monitorId !== undefined) monitors.delete(monitorId);
+    },
+  };
+}
+
+/** The lowest monitor id that is free, with the usual latency in this NIC's page. */
+function freeMonitor({ arena, monitors }: MachineContext, page: number): number | undefined {
+  for (let id = 0; id < MONITOR_IDS; id++) {
+    if (monitors.has(id)) continue;
+    monitors.add(id);
+    initLatency(arena, page, id);
+    return id;
+  }
+  return undefined;
+}
+
+/** A channel's directory: its attributes, then the rings, which is what guests look for. */
+function writeChannel(path: string, subchannelId: number, monitorId: number | undefined, rings: number): void {
+  writeAttribute(path, 'subchannel_id', String(subchannelId));
+  if (monitorId !== undefined) writeAttribute(path, 'monitor_id', String(monitorId));
+  linkSealedMemory(`${path}/ring`, rings);
 }
 
 interface MachineMap {

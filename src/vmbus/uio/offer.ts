@@ -5,7 +5,15 @@ import type { Arena } from '../../memory/arena.js';
 import { ERRNO } from '../../memory/os/libc.js';
 import { lockFile, unlockFile } from '../../memory/os/process.js';
 import { acceptUnix, peerCredentials, receiveBytes, sendBytes } from '../../memory/os/socket.js';
-import type { GpadlRegion, GuestRegion, RingRegion, VmbusOffer } from '../device.js';
+import {
+  type GpadlRegion,
+  type GuestRegion,
+  type RingRegion,
+  type SubchannelOffer,
+  VmbusError,
+  type VmbusOffer,
+} from '../device.js';
+import { latencyMs, setInterruptBit, takeInterruptBit, takeTrigger } from '../doorbell.js';
 import { openHostRings, setInterruptMask, zeroControlPage } from '../rings.js';
 import { GuestPages, type GuestPagesLimits } from './guest-pages.js';
 import { IRQ_COMMAND, WordReader } from './interrupts.js';
@@ -15,16 +23,33 @@ export interface UioOfferParts {
   readonly arena: Arena;
   readonly uuid: string;
   readonly relid: number;
+  readonly monitorId: number | undefined;
   readonly fromGuest: RingRegion;
   readonly toGuest: RingRegion;
   readonly receiveBuffer: GpadlRegion;
   readonly sendBuffer: GpadlRegion;
+  /** Arena addresses. */
+  readonly interruptPage: number;
+  readonly monitorPage: number;
+  /** Makes the rings of a subchannel, and its files when it is published. Throws. */
+  readonly makeSubchannel: (subchannelId: number) => SubchannelParts;
   /** Listening socket, non-blocking; the offer closes it. */
   readonly listener: number;
   /** Descriptor of the rings' file, whose lock says who zeroes the rings; stays the machine's. */
   readonly ringFile: number;
   readonly limits: GuestPagesLimits;
   /** Removes the device's files from the machine directory. */
+  readonly withdraw: () => void;
+}
+
+/** A subchannel in a machine directory. */
+export interface SubchannelParts {
+  readonly relid: number;
+  readonly monitorId: number | undefined;
+  readonly fromGuest: RingRegion;
+  readonly toGuest: RingRegion;
+  readonly publish: () => void;
+  /** Removes its files, unmaps its rings and closes them. */
   readonly withdraw: () => void;
 }
 
@@ -37,6 +62,8 @@ export interface UioOfferStats {
   /** Connections of another user. */
   refusedUser: number;
   interruptsIn: number;
+  /** Triggers of monitored channels that were seen. */
+  triggersIn: number;
   interruptsOut: number;
   /** Interrupts dropped because the guest had not read earlier ones. */
   interruptsDropped: number;
@@ -51,6 +78,7 @@ const ACCEPTS_MAX = 8;
 export class UioOffer implements VmbusOffer {
   readonly uuid: string;
   readonly relid: number;
+  readonly monitorId: number | undefined;
   readonly arena: Arena;
   readonly fromGuest: RingRegion;
   readonly toGuest: RingRegion;
@@ -62,6 +90,7 @@ export class UioOffer implements VmbusOffer {
     refusedBusy: 0,
     refusedUser: 0,
     interruptsIn: 0,
+    triggersIn: 0,
     interruptsOut: 0,
     interruptsDropped: 0,
     commandsIgnored: 0,
@@ -82,12 +111,15 @@ export class UioOffer implements VmbusOffer {
   #ended = false;
   #pages: GuestPages | undefined;
   #refusal = '';
+  /** Of the present opening. */
+  #subchannels: SubchannelParts[] = [];
 
   constructor(parts: UioOfferParts) {
     this.#parts = parts;
     this.#listener = parts.listener;
     this.uuid = parts.uuid;
     this.relid = parts.relid;
+    this.monitorId = parts.monitorId;
     this.arena = parts.arena;
     this.fromGuest = parts.fromGuest;
     this.toGuest = parts.toGuest;
@@ -114,14 +146,48 @@ export class UioOffer implements VmbusOffer {
     polled.interrupts = 0;
     const open = this.#guest >= 0;
     if (open) this.#readCommands();
+    if (this.#guest >= 0) this.#readDoorbells();
     polled.closed = this.#ended;
     this.#ended = false;
     if (!polled.closed && this.#listener >= 0) this.#accept();
     return polled;
   }
 
+  createSubchannel(): SubchannelOffer {
+    const where = `vmbus ${this.uuid}: no subchannel`;
+    if (this.#guest < 0) throw new VmbusError(`${where}, no guest has the channel open`);
+    const subchannelId = this.#subchannels.length + 1;
+    let parts: SubchannelParts;
+    try {
+      parts = this.#parts.makeSubchannel(subchannelId);
+    } catch (cause) {
+      throw new VmbusError(`${where}: ${(cause as Error).message}`, { cause });
+    }
+    this.#subchannels.push(parts);
+    const { relid, monitorId, fromGuest, toGuest, publish } = parts;
+    openHostRings(this.arena, fromGuest, toGuest);
+    return { relid, subchannelId, monitorId, fromGuest, toGuest, publish, signal: () => this.#interrupt(relid) };
+  }
+
+  get monitorMs(): number | undefined {
+    if (this.#guest < 0) return undefined;
+    const { arena } = this;
+    const { monitorPage } = this.#parts;
+    let least = this.monitorId === undefined ? undefined : latencyMs(arena, monitorPage, this.monitorId);
+    for (const { monitorId } of this.#subchannels) {
+      if (monitorId === undefined) continue;
+      least = Math.min(least ?? Number.POSITIVE_INFINITY, latencyMs(arena, monitorPage, monitorId));
+    }
+    return least;
+  }
+
   signal(): void {
+    this.#interrupt(this.relid);
+  }
+
+  #interrupt(relid: number): void {
     if (this.#guest < 0) return;
+    setInterruptBit(this.arena, this.#parts.interruptPage, 'guest', relid);
     this.stats.interruptsOut++;
     this.#events = (this.#events + 1) >>> 0;
     this.#count.writeUInt32LE(this.#events);
@@ -200,10 +266,31 @@ export class UioOffer implements VmbusOffer {
     }
   }
 
+  /** Channels with a monitor: their triggers. The others: bits that say whom the interrupts, counted already, were for. */
+  #readDoorbells(): void {
+    this.#readDoorbell(this.relid, this.monitorId);
+    for (const { relid, monitorId } of this.#subchannels) this.#readDoorbell(relid, monitorId);
+  }
+
+  #readDoorbell(relid: number, monitorId: number | undefined): void {
+    const { interruptPage, monitorPage } = this.#parts;
+    if (monitorId === undefined) takeInterruptBit(this.arena, interruptPage, 'host', relid);
+    else if (takeTrigger(this.arena, monitorPage, monitorId)) {
+      this.#polled.interrupts++;
+      this.stats.triggersIn++;
+    }
+  }
+
+  /** The interrupt descriptor is the device's: its mask holds for all channels (facts/linux-guest.md 9.3). */
+  #maskAll(masked: boolean): void {
+    setInterruptMask(this.arena, this.toGuest, masked);
+    for (const { toGuest } of this.#subchannels) setInterruptMask(this.arena, toGuest, masked);
+  }
+
   readonly #command = (word: number): void => {
-    if (word === IRQ_COMMAND.DISABLE) setInterruptMask(this.arena, this.toGuest, true);
+    if (word === IRQ_COMMAND.DISABLE) this.#maskAll(true);
     else if (word === IRQ_COMMAND.ENABLE || word === IRQ_COMMAND.SIGNAL) {
-      if (word === IRQ_COMMAND.ENABLE) setInterruptMask(this.arena, this.toGuest, false);
+      if (word === IRQ_COMMAND.ENABLE) this.#maskAll(false);
       this.#polled.interrupts++;
       this.stats.interruptsIn++;
     } else this.stats.commandsIgnored++;
@@ -215,6 +302,7 @@ export class UioOffer implements VmbusOffer {
     this.#guest = -1;
     if (this.#locked) unlockFile(this.#parts.ringFile);
     this.#locked = false;
+    for (const { withdraw } of this.#subchannels.splice(0).reverse()) withdraw();
     this.#pages?.close();
     this.#pages = undefined;
     this.stats.closed++;

@@ -1,5 +1,6 @@
 // What differs between a machine directory and a kernel's own tree, and nothing else: where the maps of a uio node and
 // its interrupt descriptor are, and what a guest writes to signal.
+import { fstatSync } from 'node:fs';
 import { openShared } from '../../memory/os/memfd.js';
 import { connectUnix } from '../../memory/os/socket.js';
 import { IRQ_COMMAND } from './interrupts.js';
@@ -7,6 +8,8 @@ import { IRQ_COMMAND } from './interrupts.js';
 export interface UioRoot {
   /** Opens what map `index` of a uio node is mapped from (the caller closes it), and the byte offset in it. */
   openMap(uio: string, index: number, bytes: number): { fd: number; offset: number };
+  /** Opens the rings' file of a channel's directory (the caller closes it); `bytes` is its size. */
+  openRings(channel: string): { fd: number; bytes: number };
   /** Opens the interrupt descriptor, non-blocking: this is what opens the channel. */
   connect(uio: string): number;
   /** What to write for an interrupt to the host. */
@@ -17,6 +20,10 @@ export interface UioRoot {
 export function machineRoot(root: string): UioRoot {
   return {
     openMap: (uio, index, bytes) => ({ fd: openShared(`${root}/dev/${uio}.map${index}`, bytes), offset: 0 }),
+    openRings(channel) {
+      const fd = openShared(`${channel}/ring`, 1);
+      return { fd, bytes: fstatSync(fd).size };
+    },
     connect: (uio) => connectUnix(`${root}/dev/${uio}`),
     signalCommand: IRQ_COMMAND.SIGNAL,
   };

@@ -2,6 +2,7 @@
 // device costs only itself, not the scan.
 import { readdirSync } from 'node:fs';
 import { NETVSC_CLASS, VmbusError } from '../device.js';
+import { MONITOR_IDS } from '../doorbell.js';
 import { parseNumber, parseUuid, quote, readAttribute, readOptionalAttribute } from './attributes.js';
 
 /** A network device as the tree describes it. */
@@ -31,8 +32,7 @@ export interface BusScan {
 }
 
 /** Subchannel discovery of other drivers takes relids up to here, too. */
-const RELID_MAX = 65_535;
-const MONITOR_IDS = 128;
+export const RELID_MAX = 65_535;
 const MONITOR_NONE = 255;
 
 /** All network devices below `<root>/sys/bus/vmbus/devices`; none when that does not exist. Throws VmbusError when it cannot be listed. */
@@ -75,7 +75,8 @@ function readDevice(path: string): BusDevice | undefined {
   return { uuid, classId, relid, monitorId: readMonitorId(`${path}/monitor_id`), path, uio: findUio(`${path}/uio`) };
 }
 
-function readMonitorId(path: string): number | undefined {
+/** Undefined: no such file, or 255, which is none. Throws VmbusError for what is no monitor id. */
+export function readMonitorId(path: string): number | undefined {
   const text = readOptionalAttribute(path);
   if (text === undefined) return undefined;
   const id = parseNumber(text, 0, MONITOR_NONE, path);
