@@ -1,6 +1,6 @@
 // A machine directory: the tree of DESIGN.md "The one surface", made and served by a host. Other processes find and open
 // its devices by file names; the maps are sealed memory files that they reach through /proc/<pid>/fd links.
-import { closeSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
 import { createSealedMemory, linkSealedMemory } from '../../memory/os/memfd.js';
 import { listenUnix } from '../../memory/os/socket.js';
@@ -8,6 +8,7 @@ import { createMachineDirectory } from '../../memory/rundir.js';
 import { NETVSC_CLASS, PAGE_BYTES, VmbusError } from '../device.js';
 import { splitRings } from '../rings.js';
 import { formatAddress } from './attributes.js';
+import { DriverCore, type DriverDevice } from './drivers.js';
 import type { GuestPagesLimits } from './guest-pages.js';
 import { MAP_NAMES } from './maps.js';
 import { UioOffer } from './offer.js';
@@ -37,6 +38,10 @@ export interface Machine {
   readonly path: string;
   /** In the order of the options' NICs. */
   readonly offers: readonly UioOffer[];
+  /** Which driver has which device. */
+  readonly drivers: DriverCore;
+  /** About once a millisecond: does what was written to the files of /sys/bus/vmbus. */
+  tick(): void;
   /** Withdraws all devices and removes the directory. */
   close(): void;
 }
@@ -62,12 +67,12 @@ export function createMachine(arena: Arena, options: MachineOptions): Machine {
     mkdirSync(`${directory.path}/sys/bus/vmbus/devices`, { recursive: true, mode: 0o700 });
     mkdirSync(`${directory.path}/dev`, { mode: 0o700 });
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
+    const drivers = new DriverCore(directory.path);
+    undo.push(() => drivers.close());
     const offers = options.nics.map((nic, index) => {
-      const offer = addNic(arena, directory.path, nic, index, limits, undo);
-      undo.push(() => offer.rescind());
-      return offer;
+      return addNic(arena, directory.path, nic, index, limits, drivers, undo);
     });
-    return { path: directory.path, offers, close };
+    return { path: directory.path, offers, drivers, tick: () => drivers.tick(), close };
   } catch (cause) {
     close();
     if (cause instanceof VmbusError) throw cause;
@@ -81,6 +86,7 @@ function addNic(
   nic: MachineNic,
   index: number,
   limits: GuestPagesLimits,
+  drivers: DriverCore,
   undo: (() => void)[],
 ): UioOffer {
   const uio = `uio${index}`;
@@ -106,15 +112,12 @@ function addNic(
 
   const device = `${root}/sys/bus/vmbus/devices/${uuid}`;
   writeAttributes(device, uuid, relid);
-  writeUio(`${device}/uio/${uio}`, maps);
   const channel = `${device}/channels/${relid}`;
   writeAttribute(channel, 'subchannel_id', '0');
   linkSealedMemory(`${channel}/ring`, rings.file);
   const node = `${root}/dev/${uio}`;
   const links = maps.map((_, map) => `${node}.map${map}`);
-  for (const [map, path] of links.entries()) linkSealedMemory(path, maps[map]!.file);
-  const listener = listenUnix(node);
-  return new UioOffer({
+  const offer: UioOffer = new UioOffer({
     arena,
     uuid,
     relid,
@@ -122,14 +125,34 @@ function addNic(
     toGuest: second,
     receiveBuffer: { gpadl: gpadls[0], address: receive.address, bytes: receive.bytes },
     sendBuffer: { gpadl: gpadls[1], address: send.address, bytes: send.bytes },
-    listener,
+    publish: () => {
+      for (const [map, path] of links.entries()) linkSealedMemory(path, maps[map]!.file);
+      const listener = listenUnix(node);
+      // Whole at once, for guests that look in the middle of it.
+      writeUio(`${device}/.uio/${uio}`, maps);
+      renameSync(`${device}/.uio`, `${device}/uio`);
+      return listener;
+    },
+    hide: () => {
+      for (const path of [`${device}/uio`, node, ...links]) rmSync(path, { recursive: true, force: true });
+    },
     ringFile: rings.file,
     limits,
     withdraw: () => {
-      for (const path of [node, ...links]) rmSync(path, { force: true });
+      drivers.forget(entry);
       rmSync(device, { recursive: true, force: true });
     },
   });
+  const entry: DriverDevice = {
+    uuid,
+    path: device,
+    probe: (driver) => driver === 'uio_hv_generic' && offer.publish(),
+    remove: () => offer.hide(),
+  };
+  undo.push(() => offer.rescind());
+  const refusal = drivers.add(entry);
+  if (refusal) throw new VmbusError(refusal);
+  return offer;
 }
 
 interface MachineMap {
