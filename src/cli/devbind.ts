@@ -79,8 +79,9 @@ function options({ root, dryRun, legacy, save, saveDir, verbose }: Given): Devbi
 }
 
 function print({ json, verbose }: Given, devices: readonly DeviceLine[], mark: boolean): void {
-  if (json) process.stdout.write(`${JSON.stringify(devices)}\n`);
-  else for (const device of devices) process.stdout.write(`${line(device, mark, verbose === true)}\n`);
+  const lines = devices.map((device) => `${line(device, mark, verbose === true)}\n`);
+  // In one piece, for readers that stop after the first line.
+  process.stdout.write(json ? `${JSON.stringify(devices)}\n` : lines.join(''));
 }
 
 /** As driverctl prints it. */
