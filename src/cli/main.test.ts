@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -25,7 +25,8 @@ for (const [words, expected] of [
   ['host', /'--machine <name>' not specified/],
   ['host --machine a/b', /letters, digits/],
   ['host --machine m --uplink foo:1', /expected one of tap:NAME, .*echo/],
-  ['guest', /'--machine <name>' not specified/],
+  ['guest --echo 10.0.0.1', /expected one of --machine or --root/],
+  ['guest --machine m --root / --echo 10.0.0.1', /cannot be used with/],
   ['guest --machine no-such-machine --echo 10.0.0.1', /no machine at .*no-such-machine/],
   ['guest --machine m', /one of --tap, --echo, or --generate with --target/],
   ['guest --machine m --echo 10.0.0', /expected an IPv4 address/],
@@ -128,7 +129,7 @@ test('netvsc devbind takes a NIC from the guests of a running host, and gives it
     assert.equal(status, 0, stderr);
     return stdout;
   };
-  const guest = () => netvsc('guest', '--machine', 'bound', '--echo', '10.0.0.2', '--seconds', '0.1');
+  const guest = () => netvsc('guest', '--machine', 'bound', '--echo', '10.0.0.2', '--seconds', '1');
 
   assert.equal(devbind('list-devices'), `${uuid} uio_hv_generic\n`);
   assert.match(
@@ -142,10 +143,20 @@ test('netvsc devbind takes a NIC from the guests of a running host, and gives it
   const { status, stderr } = guest();
   assert.equal(status, 1);
   assert.match(stderr, /uio_hv_generic is not bound to it, but hv_netvsc/);
+  writeFileSync(path.join(folder, 'netvsc/bound/sys/bus/vmbus/drivers_probe'), 'nobody\n');
   assert.deepEqual(JSON.parse(devbind('set-override', uuid, 'uio_hv_generic', '--json')), {
     ...{ uuid, driver: 'uio_hv_generic', changed: true },
   });
   const attached = guest();
   assert.equal(attached.status, 0, attached.stderr);
   assert.match(attached.stderr, /^attached to /);
+  let output = '';
+  host.stdout.setEncoding('utf8').on('data', (text: string) => {
+    output += text;
+  });
+  host.kill('SIGTERM');
+  await once(host, 'close');
+  const { drivers } = JSON.parse(output);
+  assert.deepEqual([drivers.commands, drivers.refused], [4, 1]);
+  assert.match(drivers.lastRefusal, /drivers_probe: EINVAL: expected a UUID, got "nobody"$/);
 });

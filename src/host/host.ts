@@ -176,6 +176,7 @@ export class Host {
         ),
       ],
       switch: this.switch.counters(),
+      drivers: this.#directory && { ...this.#directory.drivers.stats },
       stations: this.switch.table(),
     };
   }

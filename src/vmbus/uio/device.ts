@@ -4,9 +4,10 @@ import type { Arena } from '../../memory/arena.js';
 import { ERRNO } from '../../memory/os/libc.js';
 import { lockFile } from '../../memory/os/process.js';
 import { receiveWord, sendWord } from '../../memory/os/socket.js';
+import { MonitorPage } from '../../wire/vmbus.js';
 import { type GpadlRegion, type GuestMemory, type OpenChannel, type VmbusDevice, VmbusError } from '../device.js';
 import { splitRings, zeroControlPage } from '../rings.js';
-import { UioGuestMemory } from './guest-memory.js';
+import { kernelRoot } from './kernel-root.js';
 import { readMaps, type UioMap } from './maps.js';
 import { machineRoot, type UioRoot } from './root.js';
 import { type BusDevice, scanBus } from './scan.js';
@@ -14,10 +15,12 @@ import { type BusDevice, scanBus } from './scan.js';
 export interface UioDeviceOptions {
   /** Guest memory to share with other devices of the same arena (default: one of its own). */
   readonly memory?: GuestMemory;
+  /** How to reach its maps and interrupts (default: the kernel's way for the root "/", else a machine directory's). */
+  readonly access?: UioRoot;
 }
 
 /**
- * The network device `uuid` of the machine directory `root`, not yet open. Throws VmbusError when it is not there, has no
+ * The network device `uuid` of the machine directory `root`, or of this system ("/"), not yet open. Throws VmbusError when it is not there, has no
  * uio node, or its maps are not those of uio_hv_generic.
  */
 export function openUioDevice(arena: Arena, root: string, uuid: string, options: UioDeviceOptions = {}): VmbusDevice {
@@ -28,7 +31,8 @@ export function openUioDevice(arena: Arena, root: string, uuid: string, options:
     const bad = problems.map((problem) => `; skipped: ${problem.reason}`).join('');
     throw new VmbusError(`vmbus ${uuid}: no such network device below ${root} (there: ${known}${bad})`);
   }
-  return new UioDevice(arena, machineRoot(root), found, options.memory ?? new UioGuestMemory(arena));
+  const access = options.access ?? (root === '/' ? kernelRoot() : machineRoot(root));
+  return new UioDevice(arena, access, found, options.memory ?? access.guestMemory(arena));
 }
 
 /** Words that one takeInterrupts() reads; more than these keep the descriptor readable. */
@@ -51,6 +55,8 @@ class UioDevice implements VmbusDevice {
   #ringFile = -1;
   #socket = -1;
   #gone = false;
+  /** Bit of the monitor page that signals the host. */
+  #trigger: { readonly word: number; readonly bit: number } | undefined;
   /** The host's running count, as last read and as last reported. */
   #count = 0;
   #reported = 0;
@@ -93,7 +99,9 @@ class UioDevice implements VmbusDevice {
 
   signal(): void {
     // When the socket is full the host has interrupts to read already; when it is closed, takeInterrupts() says so.
-    if (this.#socket >= 0) sendWord(this.#socket, this.#root.signalCommand);
+    if (this.#socket < 0) return;
+    if (this.#trigger) Atomics.or(this.arena.u32, this.#trigger.word, this.#trigger.bit);
+    else sendWord(this.#socket, this.#root.signalCommand);
   }
 
   takeInterrupts(): number {
@@ -117,14 +125,17 @@ class UioDevice implements VmbusDevice {
   #open(): OpenChannel {
     const rings = splitRings(this.#map(0), this.#maps[0]!.bytes);
     this.#map(1);
-    this.#map(2);
+    const monitorPage = this.#map(2);
     const receiveBuffer = this.#buffer(3);
     const sendBuffer = this.#buffer(4);
     if (!lockFile(this.#ringFile)) throw this.#error('in use: another guest has the channel open');
-    zeroControlPage(this.arena, rings.first);
-    zeroControlPage(this.arena, rings.second);
-    this.#count = 0;
-    this.#reported = 0;
+    if (this.#root.zeroesRings) {
+      zeroControlPage(this.arena, rings.first);
+      zeroControlPage(this.arena, rings.second);
+    }
+    this.#trigger = this.#root.triggersMonitor ? triggerOf(monitorPage, this.monitorId) : undefined;
+    this.#count = this.#root.eventsBefore(this.location, this.#uio);
+    this.#reported = this.#count;
     this.#gone = false;
     this.#socket = this.#root.connect(this.#uio);
     return { transmit: rings.first, receive: rings.second, receiveBuffer, sendBuffer };
@@ -151,4 +162,11 @@ class UioDevice implements VmbusDevice {
   #error(reason: string, cause?: unknown): VmbusError {
     return new VmbusError(`vmbus ${this.uuid} (${this.location}): ${reason}`, { cause });
   }
+}
+
+/** Where a monitor id's pending bit is: index of its word in the arena. */
+function triggerOf(page: number, id: number | undefined): { word: number; bit: number } | undefined {
+  if (id === undefined) return undefined;
+  const { pending0, pending1 } = MonitorPage.offset;
+  return { word: (page + pending0 + (id >>> 5) * (pending1 - pending0)) >>> 2, bit: (1 << (id & 31)) >>> 0 };
 }
