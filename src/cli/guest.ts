@@ -6,7 +6,8 @@ import { parseIpv4 } from '../wire/address-text.js';
 import { jsonOption, mtuOption, secondsOption } from './limits.js';
 
 interface Given {
-  readonly machine: string;
+  readonly machine?: string;
+  readonly root?: string;
   readonly nic: number | string;
   readonly tap?: string;
   readonly echo?: string;
@@ -22,7 +23,12 @@ export function addGuest(program: Command): void {
   program
     .command('guest')
     .description("our driver on a machine of another process ('netvsc host'), with an interface or a station behind it")
-    .requiredOption('--machine <name>', 'machine to attach to, by name or by the path of its directory')
+    .option('--machine <name>', 'machine to attach to, by name or by the path of its directory')
+    .addOption(
+      new Option('--root <dir>', "the same by path; '/': a device of this system, on Hyper-V or Azure").conflicts(
+        'machine',
+      ),
+    )
     .addOption(new Option('--nic <which>', "a NIC's number from 0 on, or its UUID").default(0).argParser(nic))
     .addOption(new Option('--tap <name>', 'give it a TAP interface of that name').conflicts(['echo', 'generate']))
     .addOption(new Option('--echo <address>', 'answer ARP, ping and UDP port 7 at this IPv4 address').argParser(ipv4))
@@ -58,7 +64,9 @@ function traffic({ tap, echo, generate, target }: Given): GuestAppOptions['traff
 }
 
 async function guest(given: Given): Promise<void> {
-  const { machine, mtu, seconds, wait, json } = given;
+  const { mtu, seconds, wait, json } = given;
+  const machine = given.machine ?? given.root;
+  if (machine === undefined) throw new Error('expected one of --machine or --root');
   const options: GuestAppOptions = {
     ...{ machine, nic: given.nic, traffic: traffic(given), mtu, reattach: wait },
     ...(seconds === undefined ? {} : { seconds }),

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -25,12 +25,18 @@ for (const [words, expected] of [
   ['host', /'--machine <name>' not specified/],
   ['host --machine a/b', /letters, digits/],
   ['host --machine m --uplink foo:1', /expected one of tap:NAME, .*echo/],
-  ['guest', /'--machine <name>' not specified/],
+  ['guest --echo 10.0.0.1', /expected one of --machine or --root/],
+  ['guest --machine m --root / --echo 10.0.0.1', /cannot be used with/],
   ['guest --machine no-such-machine --echo 10.0.0.1', /no machine at .*no-such-machine/],
   ['guest --machine m', /one of --tap, --echo, or --generate with --target/],
   ['guest --machine m --echo 10.0.0', /expected an IPv4 address/],
   ['guest --machine m --nic x --echo 10.0.0.1', /a number from 0 on, or a UUID/],
   ['guest --machine m --tap t0 --echo 10.0.0.1', /cannot be used with/],
+  ['devbind frobnicate', /unknown command 'frobnicate'/],
+  ['devbind set-override eth0', /missing required argument 'driver'/],
+  ['devbind unset-override', /missing required argument 'device'/],
+  ['devbind list-devices --root no-such-machine', /no-such-machine: not there; is the host of that machine running/],
+  ['devbind list-devices --root /proc/self/fdinfo', /fdinfo\/sys\/bus\/vmbus: not there; expected a machine directory/],
 ] as const) {
   test(`netvsc ${words}: exit code 1 and one line that says what was expected`, () => {
     const { status, stdout, stderr } = run(...words.split(' '));
@@ -102,4 +108,55 @@ test('netvsc host says where the machine is, serves, and removes it at SIGTERM',
   assert.equal(code, 143);
   assert.equal(JSON.parse(output.trim().split('\n').at(-1)!).nics[0].phase, 'closed');
   assert.equal(existsSync(ready.path), false);
+});
+
+test('netvsc devbind takes a NIC from the guests of a running host, and gives it back', async (t) => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'netvsc-cli-'));
+  const env = { ...process.env, XDG_RUNTIME_DIR: folder };
+  const words = ['host', '--machine', 'bound', '--nics', '1', '--uplink', 'echo:10.0.0.1', '--json'];
+  const host = spawn(process.execPath, [main, ...words], { stdio: ['ignore', 'pipe', 'inherit'], env });
+  t.after(() => {
+    host.kill('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const [text] = await once(host.stdout, 'data');
+  const { uuid } = JSON.parse(String(text).split('\n')[0]!).nics[0];
+  const netvsc = (...given: string[]) => {
+    return spawnSync(process.execPath, [main, ...given], { encoding: 'utf8', timeout: 20_000, env });
+  };
+  const devbind = (...given: string[]) => {
+    const { status, stdout, stderr } = netvsc('devbind', ...given, '--root', 'bound');
+    assert.equal(status, 0, stderr);
+    return stdout;
+  };
+  const guest = () => netvsc('guest', '--machine', 'bound', '--echo', '10.0.0.2', '--seconds', '1');
+
+  assert.equal(devbind('list-devices'), `${uuid} uio_hv_generic\n`);
+  assert.match(
+    devbind('set-override', uuid, 'hv_netvsc', '--dry-run'),
+    /^would write ".*" to .*uio_hv_generic\/unbind$/m,
+  );
+  assert.equal(devbind('list-devices'), `${uuid} uio_hv_generic\n`);
+  assert.equal(devbind('set-override', uuid, 'hv_netvsc'), '');
+  assert.equal(devbind('list-devices'), `${uuid} hv_netvsc [*]\n`);
+  assert.equal(devbind('list-overrides', '-v'), `${uuid} hv_netvsc (Hyper-V network device, channel 1)\n`);
+  const { status, stderr } = guest();
+  assert.equal(status, 1);
+  assert.match(stderr, /uio_hv_generic is not bound to it, but hv_netvsc/);
+  writeFileSync(path.join(folder, 'netvsc/bound/sys/bus/vmbus/drivers_probe'), 'nobody\n');
+  assert.deepEqual(JSON.parse(devbind('set-override', uuid, 'uio_hv_generic', '--json')), {
+    ...{ uuid, driver: 'uio_hv_generic', changed: true },
+  });
+  const attached = guest();
+  assert.equal(attached.status, 0, attached.stderr);
+  assert.match(attached.stderr, /^attached to /);
+  let output = '';
+  host.stdout.setEncoding('utf8').on('data', (text: string) => {
+    output += text;
+  });
+  host.kill('SIGTERM');
+  await once(host, 'close');
+  const { drivers } = JSON.parse(output);
+  assert.deepEqual([drivers.commands, drivers.refused], [4, 1]);
+  assert.match(drivers.lastRefusal, /drivers_probe: EINVAL: expected a UUID, got "nobody"$/);
 });

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { packageVersion } from '../apps/package-info.js';
 import { addDemo } from './demo.js';
+import { addDevbind } from './devbind.js';
 import { addGuest } from './guest.js';
 import { addHost } from './host.js';
 
@@ -14,7 +15,9 @@ function makeProgram(): Command {
   addDemo(program);
   addHost(program);
   addGuest(program);
-  for (const command of program.commands) command.copyInheritedSettings(program).exitOverride();
+  addDevbind(program);
+  const commands = program.commands.flatMap((command) => [command, ...command.commands]);
+  for (const command of commands) command.copyInheritedSettings(program).exitOverride();
   return program.exitOverride();
 }
 

@@ -3,7 +3,7 @@
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
 import type { VmbusOffer } from '../vmbus/device.js';
-import { createMachine } from '../vmbus/uio/machine.js';
+import { createMachine, type Machine } from '../vmbus/uio/machine.js';
 import { nicMac, nicUuid } from './identity.js';
 import { Nic } from './nic.js';
 import type { Uplink, VlanMode } from './ports.js';
@@ -54,6 +54,7 @@ export class Host {
   /** Root for guests; undefined when the devices were given. */
   readonly path: string | undefined;
   readonly #machine: string;
+  readonly #directory: Machine | undefined;
   readonly #profile: ProfileName;
   readonly #undo: (() => void)[] = [];
 
@@ -84,6 +85,7 @@ export class Host {
           })),
         });
         this.#undo.push(() => made.close());
+        this.#directory = made;
         this.path = made.path;
         offers = made.offers;
       }
@@ -131,6 +133,7 @@ export class Host {
 
   /** About once a millisecond: guests that came or went are seen at the next step. */
   tick(nowMs: number): void {
+    this.#directory?.tick();
     for (const nic of this.nics) nic.tick();
     for (const uplink of this.uplinks) uplink.tick(nowMs);
     this.switch.tick(nowMs);
@@ -188,6 +191,7 @@ export class Host {
         ),
       ],
       switch: this.switch.counters(),
+      drivers: this.#directory && { ...this.#directory.drivers.stats },
       stations: this.switch.table(),
     };
   }

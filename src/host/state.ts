@@ -83,6 +83,8 @@ export interface HostState {
   readonly nics: readonly NicState[];
   readonly ports: readonly PortState[];
   readonly switch: SwitchCounters;
+  /** Commands written to the machine directory's /sys/bus/vmbus, and the last one refused; undefined without one. */
+  readonly drivers: { readonly commands: number; readonly refused: number; readonly lastRefusal: string } | undefined;
   /** Stations that the switch knows. */
   readonly stations: readonly {
     readonly mac: string;

@@ -119,13 +119,13 @@ export class Arena {
   }
 
   /** Pages of a file (memfd, uio map) as arena memory, shared with all who map it; returns the address. The descriptor
-   *  may be closed afterwards. Storing to a read-only region ends the process. Throws OsError or ArenaError. */
+   *  may be closed afterwards. `align`: of the virtual address, a power of two, for huge pages. Storing to a read-only region ends the process. Throws OsError or ArenaError. */
   mapFile(
     name: string,
     fd: number,
     fileOffset: number,
     bytes: number,
-    options: { readonly readOnly?: boolean } = {},
+    options: { readonly readOnly?: boolean; readonly align?: number } = {},
   ): number {
     const system = this.#system;
     if (!system) throw new ArenaError(`region ${name}: an arena without a system cannot map files`);
@@ -135,7 +135,8 @@ export class Arena {
     }
     const readOnly = options.readOnly === true;
     const kind = readOnly ? 'read-only file' : 'file';
-    const address = this.#take(name, bytes, page, up(bytes, page), kind);
+    const align = Math.max(options.align ?? page, page);
+    const address = this.#take(name, bytes, align, up(bytes, page), kind, Number(this.#base % BigInt(align)));
     try {
       system.mapFile(Number(this.#base) + address, bytes, fd, fileOffset, readOnly);
     } catch (error) {
@@ -179,7 +180,8 @@ export class Arena {
     return { bytes, largest };
   }
 
-  #take(name: string, bytes: number, align: number, wanted: number, kind: ArenaRegion['kind']): number {
+  /** `base`: the address that is to be aligned is that much more than the arena's own. */
+  #take(name: string, bytes: number, align: number, wanted: number, kind: ArenaRegion['kind'], base = 0): number {
     if (!this.#owner) throw new ArenaError(`region ${name}: only the thread that made the arena reserves in it`);
     if (!(Number.isSafeInteger(bytes) && bytes > 0)) {
       throw new ArenaError(`region ${name}: expected a size of at least 1 byte, got ${bytes}`);
@@ -191,7 +193,7 @@ export class Arena {
     const free = this.#free;
     for (let at = 0; at < free.length; at++) {
       const part = free[at]!;
-      const address = up(part.address, Math.max(align, GRAIN));
+      const address = up(part.address + base, Math.max(align, GRAIN)) - base;
       const before = address - part.address;
       const after = part.bytes - before - room;
       if (after < 0) continue;

@@ -24,7 +24,7 @@ const ARENA_BYTES = 256 << 20;
 const RETRY_MS = 20;
 
 export interface GuestAppOptions {
-  /** Name of a machine, or the path of its directory. */
+  /** Name of a machine, or the path of its directory; "/": this system. */
   readonly machine: string;
   /** Which device: its place in the order of channel ids, or its UUID. */
   readonly nic: number | string;
@@ -210,7 +210,8 @@ function uuidOf(path: string, nic: number | string): VmbusDevice['uuid'] {
   const devices = [...scanBus(path).devices].sort((a, b) => a.relid - b.relid);
   const found = devices[nic];
   if (found) return found.uuid;
-  throw new VmbusError(`machine ${path}: no NIC ${nic}, there are ${devices.length}`);
+  const where = path === '/' ? 'the vmbus of this system' : `machine ${path}`;
+  throw new VmbusError(`${where}: no NIC ${nic}, there are ${devices.length}`);
 }
 
 /** Resolves to undefined after that time, or never. */

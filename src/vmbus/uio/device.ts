@@ -14,7 +14,7 @@ import {
 } from '../device.js';
 import { setInterruptBit, setTrigger, takeInterruptBit } from '../doorbell.js';
 import { splitRings, zeroControlPage } from '../rings.js';
-import { UioGuestMemory } from './guest-memory.js';
+import { kernelRoot } from './kernel-root.js';
 import { readMaps, type UioMap } from './maps.js';
 import { machineRoot, type UioRoot } from './root.js';
 import { type BusDevice, scanBus } from './scan.js';
@@ -23,10 +23,12 @@ import { findSubchannel } from './subchannels.js';
 export interface UioDeviceOptions {
   /** Guest memory to share with other devices of the same arena (default: one of its own). */
   readonly memory?: GuestMemory;
+  /** How to reach its maps and interrupts (default: the kernel's way for the root "/", else a machine directory's). */
+  readonly access?: UioRoot;
 }
 
 /**
- * The network device `uuid` of the machine directory `root`, not yet open. Throws VmbusError when it is not there, has no
+ * The network device `uuid` of the machine directory `root`, or of this system ("/"), not yet open. Throws VmbusError when it is not there, has no
  * uio node, or its maps are not those of uio_hv_generic.
  */
 export function openUioDevice(arena: Arena, root: string, uuid: string, options: UioDeviceOptions = {}): VmbusDevice {
@@ -37,7 +39,8 @@ export function openUioDevice(arena: Arena, root: string, uuid: string, options:
     const bad = problems.map((problem) => `; skipped: ${problem.reason}`).join('');
     throw new VmbusError(`vmbus ${uuid}: no such network device below ${root} (there: ${known}${bad})`);
   }
-  return new UioDevice(arena, machineRoot(root), found, options.memory ?? new UioGuestMemory(arena));
+  const access = options.access ?? (root === '/' ? kernelRoot() : machineRoot(root));
+  return new UioDevice(arena, access, found, options.memory ?? access.guestMemory(arena));
 }
 
 /** Words that one takeInterrupts() reads; more than these keep the descriptor readable. */
@@ -155,10 +158,12 @@ class UioDevice implements VmbusDevice {
     const receiveBuffer = this.#buffer(3);
     const sendBuffer = this.#buffer(4);
     if (!lockFile(this.#ringFile)) throw this.#error('in use: another guest has the channel open');
-    zeroControlPage(this.arena, rings.first);
-    zeroControlPage(this.arena, rings.second);
-    this.#count = 0;
-    this.#reported = 0;
+    if (this.#root.zeroesRings) {
+      zeroControlPage(this.arena, rings.first);
+      zeroControlPage(this.arena, rings.second);
+    }
+    this.#count = this.#root.eventsBefore(this.location, this.#uio);
+    this.#reported = this.#count;
     this.#gone = false;
     this.#socket = this.#root.connect(this.#uio);
     this.#relids.push(this.relid);

@@ -9,6 +9,7 @@ import { NETVSC_CLASS, PAGE_BYTES, VmbusError } from '../device.js';
 import { initLatency, MONITOR_IDS } from '../doorbell.js';
 import { splitRings } from '../rings.js';
 import { formatAddress } from './attributes.js';
+import { DriverCore, type DriverDevice } from './drivers.js';
 import type { GuestPagesLimits } from './guest-pages.js';
 import { MAP_NAMES } from './maps.js';
 import { type SubchannelParts, UioOffer } from './offer.js';
@@ -43,6 +44,10 @@ export interface Machine {
   readonly path: string;
   /** In the order of the options' NICs. */
   readonly offers: readonly UioOffer[];
+  /** Which driver has which device. */
+  readonly drivers: DriverCore;
+  /** About once a millisecond: does what was written to the files of /sys/bus/vmbus. */
+  tick(): void;
   /** Withdraws all devices and removes the directory. */
   close(): void;
 }
@@ -69,19 +74,20 @@ export function createMachine(arena: Arena, options: MachineOptions): Machine {
     undo.push(() => directory.remove());
     mkdirSync(`${directory.path}/sys/bus/vmbus/devices`, { recursive: true, mode: 0o700 });
     mkdirSync(`${directory.path}/dev`, { mode: 0o700 });
+    const drivers = new DriverCore(directory.path);
+    undo.push(() => drivers.close());
     const context: MachineContext = {
       arena,
       root: directory.path,
       limits: { ...DEFAULT_LIMITS, ...options.limits },
+      drivers,
       relids: new Set(options.nics.map(({ relid }) => relid)),
       monitors: new Set(),
     };
     const offers = options.nics.map((nic, index) => {
-      const offer = addNic(context, nic, index, undo);
-      undo.push(() => offer.rescind());
-      return offer;
+      return addNic(context, nic, index, undo);
     });
-    return { path: directory.path, offers, close };
+    return { path: directory.path, offers, drivers, tick: () => drivers.tick(), close };
   } catch (cause) {
     close();
     if (cause instanceof VmbusError) throw cause;
@@ -94,13 +100,14 @@ interface MachineContext {
   readonly arena: Arena;
   readonly root: string;
   readonly limits: GuestPagesLimits;
+  readonly drivers: DriverCore;
   /** Channel ids and monitor ids in use. */
   readonly relids: Set<number>;
   readonly monitors: Set<number>;
 }
 
 function addNic(context: MachineContext, nic: MachineNic, index: number, undo: (() => void)[]): UioOffer {
-  const { arena, root, limits } = context;
+  const { arena, root, limits, drivers } = context;
   const uio = `uio${index}`;
   const { uuid, relid } = nic;
   const gpadls = [FIRST_GPADL + 2 * index, FIRST_GPADL + 2 * index + 1] as const;
@@ -133,13 +140,10 @@ function addNic(context: MachineContext, nic: MachineNic, index: number, undo: (
   const device = `${root}/sys/bus/vmbus/devices/${uuid}`;
   writeAttributes(device, uuid, relid);
   if (monitorId !== undefined) writeAttribute(device, 'monitor_id', String(monitorId));
-  writeUio(`${device}/uio/${uio}`, maps);
   writeChannel(`${device}/channels/${relid}`, 0, monitorId, rings.file);
   const node = `${root}/dev/${uio}`;
   const links = maps.map((_, map) => `${node}.map${map}`);
-  for (const [map, path] of links.entries()) linkSealedMemory(path, maps[map]!.file);
-  const listener = listenUnix(node);
-  return new UioOffer({
+  const offer: UioOffer = new UioOffer({
     arena,
     uuid,
     relid,
@@ -158,14 +162,34 @@ function addNic(context: MachineContext, nic: MachineNic, index: number, undo: (
       }),
     receiveBuffer: { gpadl: gpadls[0], address: receive.address, bytes: receive.bytes },
     sendBuffer: { gpadl: gpadls[1], address: send.address, bytes: send.bytes },
-    listener,
+    publish: () => {
+      for (const [map, path] of links.entries()) linkSealedMemory(path, maps[map]!.file);
+      const listener = listenUnix(node);
+      // Whole at once, for guests that look in the middle of it.
+      writeUio(`${device}/.uio/${uio}`, maps);
+      renameSync(`${device}/.uio`, `${device}/uio`);
+      return listener;
+    },
+    hide: () => {
+      for (const path of [`${device}/uio`, node, ...links]) rmSync(path, { recursive: true, force: true });
+    },
     ringFile: rings.file,
     limits,
     withdraw: () => {
-      for (const path of [node, ...links]) rmSync(path, { force: true });
+      drivers.forget(entry);
       rmSync(device, { recursive: true, force: true });
     },
   });
+  const entry: DriverDevice = {
+    uuid,
+    path: device,
+    probe: (driver) => driver === 'uio_hv_generic' && offer.publish(),
+    remove: () => offer.hide(),
+  };
+  undo.push(() => offer.rescind());
+  const refusal = drivers.add(entry);
+  if (refusal) throw new VmbusError(refusal);
+  return offer;
 }
 
 interface SubchannelPlan {

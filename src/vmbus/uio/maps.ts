@@ -21,7 +21,11 @@ const GPADL_MAX = 0xffff_ffff;
 /** The maps of a device, checked by name and size. Throws VmbusError: not bound to uio, unexpected map, impossible size. */
 export function readMaps(device: BusDevice): UioMap[] {
   if (device.uio === undefined) {
-    throw new VmbusError(`vmbus ${device.uuid} (${device.path}): no uio node; uio_hv_generic is not bound to it`);
+    const { uuid, path, driver = 'no driver' } = device;
+    throw new VmbusError(
+      `vmbus ${uuid} (${path}): no uio node; uio_hv_generic is not bound to it, but ${driver} ` +
+        `('netvsc devbind set-override ${uuid} uio_hv_generic' changes that)`,
+    );
   }
   return MAP_NAMES.map((expected, index) => readMap(`${device.path}/uio/${device.uio}/maps/map${index}`, expected));
 }

@@ -33,8 +33,10 @@ export interface UioOfferParts {
   readonly monitorPage: number;
   /** Makes the rings of a subchannel, and its files when it is published. Throws. */
   readonly makeSubchannel: (subchannelId: number) => SubchannelParts;
-  /** Listening socket, non-blocking; the offer closes it. */
-  readonly listener: number;
+  /** Makes what uio_hv_generic shows of the device; returns the listening socket, which the offer closes. */
+  readonly publish: () => number;
+  /** Removes that again. */
+  readonly hide: () => void;
   /** Descriptor of the rings' file, whose lock says who zeroes the rings; stays the machine's. */
   readonly ringFile: number;
   readonly limits: GuestPagesLimits;
@@ -100,7 +102,9 @@ export class UioOffer implements VmbusOffer {
   readonly #input = Buffer.alloc(4096);
   readonly #count = Buffer.alloc(4);
   readonly #polled = { opened: false, closed: false, interrupts: 0 };
-  #listener: number;
+  /** -1 while no uio driver has the device. */
+  #listener = -1;
+  #rescinded = false;
   #pid = 0;
   #guest = -1;
   /** Running count of interrupts to this guest. */
@@ -116,7 +120,6 @@ export class UioOffer implements VmbusOffer {
 
   constructor(parts: UioOfferParts) {
     this.#parts = parts;
-    this.#listener = parts.listener;
     this.uuid = parts.uuid;
     this.relid = parts.relid;
     this.monitorId = parts.monitorId;
@@ -206,11 +209,29 @@ export class UioOffer implements VmbusOffer {
     return undefined;
   }
 
-  rescind(): void {
+  /** uio_hv_generic takes the device: guests may come. Throws OsError. */
+  publish(): void {
+    try {
+      this.#listener = this.#parts.publish();
+    } catch (error) {
+      this.#parts.hide();
+      throw error;
+    }
+  }
+
+  /** uio_hv_generic leaves the device; a guest that has it open is told as by a rescind. */
+  hide(): void {
     this.#end();
     if (this.#listener < 0) return;
     closeSync(this.#listener);
     this.#listener = -1;
+    this.#parts.hide();
+  }
+
+  rescind(): void {
+    if (this.#rescinded) return;
+    this.#rescinded = true;
+    this.hide();
     this.#parts.withdraw();
   }
 

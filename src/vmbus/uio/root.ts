@@ -1,8 +1,11 @@
-// What differs between a machine directory and a kernel's own tree, and nothing else: where the maps of a uio node and
-// its interrupt descriptor are, and what a guest writes to signal.
+// What differs between a machine directory and a kernel's own tree (kernel-root.ts), and nothing else: where the maps of a
+// uio node and its interrupt descriptor are, and what a guest writes to signal.
 import { fstatSync } from 'node:fs';
+import type { Arena } from '../../memory/arena.js';
 import { openShared } from '../../memory/os/memfd.js';
 import { connectUnix } from '../../memory/os/socket.js';
+import type { GuestMemory } from '../device.js';
+import { UioGuestMemory } from './guest-memory.js';
 import { IRQ_COMMAND } from './interrupts.js';
 
 export interface UioRoot {
@@ -14,6 +17,12 @@ export interface UioRoot {
   connect(uio: string): number;
   /** What to write for an interrupt to the host. */
   readonly signalCommand: number;
+  /** The guest empties the rings before it connects. */
+  readonly zeroesRings: boolean;
+  /** Count of a uio node's interrupts right before connect(). `path`: the device's directory. */
+  eventsBefore(path: string, uio: string): number;
+  /** Memory that the host can find by its page frame numbers. */
+  guestMemory(arena: Arena): GuestMemory;
 }
 
 /** A machine directory made by the embedded host: maps are files, the uio node is a Unix stream socket. */
@@ -26,5 +35,8 @@ export function machineRoot(root: string): UioRoot {
     },
     connect: (uio) => connectUnix(`${root}/dev/${uio}`),
     signalCommand: IRQ_COMMAND.SIGNAL,
+    zeroesRings: true,
+    eventsBefore: () => 0,
+    guestMemory: (arena) => new UioGuestMemory(arena),
   };
 }

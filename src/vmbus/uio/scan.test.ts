@@ -41,11 +41,20 @@ test('a tree as an Azure guest shows it: network devices only, sorted, with and 
   // Devices of the bus are symlinks into /sys/devices; an old kernel names them vmbus_N.
   const real = add('../../../devices/vmbus_15', { ...NIC, monitor_id: '3\n', 'uio/uio2/name': 'uio_hv_generic\n' });
   symlinkSync(real, path.join(root, 'sys/bus/vmbus/devices', FIRST));
+  symlinkSync('../../../bus/vmbus/drivers/uio_hv_generic', path.join(real, 'driver'));
   const second = add('vmbus_16', { ...NIC, device_id: `${SECOND.toUpperCase()}\n`, id: '0x10\n', monitor_id: '255\n' });
   const scan = scanBus(root);
   assert.deepEqual(scan.problems, []);
   assert.deepEqual(scan.devices, [
-    { uuid: SECOND, classId: NETVSC_CLASS, relid: 16, monitorId: undefined, path: second, uio: undefined },
+    {
+      uuid: SECOND,
+      classId: NETVSC_CLASS,
+      relid: 16,
+      monitorId: undefined,
+      path: second,
+      uio: undefined,
+      driver: undefined,
+    },
     {
       uuid: FIRST,
       classId: NETVSC_CLASS,
@@ -53,6 +62,7 @@ test('a tree as an Azure guest shows it: network devices only, sorted, with and 
       monitorId: 3,
       path: path.join(root, 'sys/bus/vmbus/devices', FIRST),
       uio: 'uio2',
+      driver: 'uio_hv_generic',
     },
   ]);
 });
@@ -82,6 +92,7 @@ const MALFORMED: [string, Record<string, string>, RegExp][] = [
   ['attribute too long', { ...NIC, id: '1'.repeat(5000) }, /\/id: longer than an attribute/],
   ['attribute is a directory', { class_id: NIC.class_id, 'device_id/x': '' }, /device_id: /],
   ['uio is a file', { ...NIC, uio: '' }, /uio: cannot be listed \(ENOTDIR\)/],
+  ['driver is a file', { ...NIC, driver: '' }, /driver: cannot be read \(EINVAL\)/],
 ];
 
 for (const [name, files, reason] of MALFORMED) {

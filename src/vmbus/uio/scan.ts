@@ -1,6 +1,7 @@
 // Finds network devices in a sysfs-like tree, after the rules of DPDK's bus (facts/dpdk.md 1.1), except that a bad
 // device costs only itself, not the scan.
-import { readdirSync } from 'node:fs';
+import { readdirSync, readlinkSync } from 'node:fs';
+import { basename } from 'node:path';
 import { NETVSC_CLASS, VmbusError } from '../device.js';
 import { MONITOR_IDS } from '../doorbell.js';
 import { parseNumber, parseUuid, quote, readAttribute, readOptionalAttribute } from './attributes.js';
@@ -17,6 +18,8 @@ export interface BusDevice {
   readonly path: string;
   /** Name of its uio node ("uio0"), or undefined when no uio driver is bound to it. */
   readonly uio: string | undefined;
+  /** Name of the driver that has it ("hv_netvsc"), or undefined when none has. */
+  readonly driver: string | undefined;
 }
 
 /** A directory that looked like a device but is not usable. */
@@ -72,7 +75,19 @@ function readDevice(path: string): BusDevice | undefined {
   if (classId !== NETVSC_CLASS) return undefined;
   const uuid = parseUuid(readAttribute(`${path}/device_id`), `${path}/device_id`);
   const relid = parseNumber(readAttribute(`${path}/id`), 1, RELID_MAX, `${path}/id`);
-  return { uuid, classId, relid, monitorId: readMonitorId(`${path}/monitor_id`), path, uio: findUio(`${path}/uio`) };
+  const monitorId = readMonitorId(`${path}/monitor_id`);
+  return { uuid, classId, relid, monitorId, path, uio: findUio(`${path}/uio`), driver: readDriver(path) };
+}
+
+/** Driver of the device in that directory, by the end of its `driver` link. */
+export function readDriver(path: string): string | undefined {
+  try {
+    return basename(readlinkSync(`${path}/driver`));
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT') return undefined;
+    throw new VmbusError(`${path}/driver: cannot be read (${code ?? cause})`, { cause });
+  }
 }
 
 /** Undefined: no such file, or 255, which is none. Throws VmbusError for what is no monitor id. */
