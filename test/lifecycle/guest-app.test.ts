@@ -34,7 +34,7 @@ test('a guest ends by itself after its time; a sink only counts', async (t) => {
   const machine = machineName();
   const host = startHost(t, machine);
   await host.line('ready');
-  const sink = startGuest(t, machine, { traffic: { mode: 'sink', address: '10.0.0.2' }, seconds: 0.2 });
+  const sink = startGuest(t, machine, { traffic: { mode: 'sink', address: '10.0.0.2' }, seconds: 2 });
   const { stats } = (await sink.line('ended')) as unknown as { stats: Record<string, number> };
   assert.deepEqual([stats.sent, stats.attaches], [0, 1]);
   const waiting = startGuest(t, machineName(), { reattach: true, seconds: 0.1 });
