@@ -16,6 +16,8 @@ export interface Pollable {
   disarm(signalled?: boolean): void;
   /** Descriptors that wake it. May change between calls. */
   fds(): readonly number[];
+  /** Longest sleep that it can do with, ms: something that has no descriptor may be waiting. Default: any. */
+  napMs?(): number;
 }
 
 /** Longest run of bursts before control-path code gets a turn. */
@@ -28,6 +30,8 @@ const SPIN_MS = 0.05;
  *  to the second while nothing does. */
 const SLEEP_MS = 10;
 const SLEEP_MAX_MS = 40;
+/** How long the sleeps of a member without descriptor may grow while nothing comes. */
+const NAP_MS = 1;
 
 /** Wall clock at time 0 of a loop of this thread, nanoseconds since 1970. */
 export const loopEpochNs = (): bigint => BigInt(Math.round(performance.timeOrigin * 1000)) * 1000n;
@@ -42,6 +46,8 @@ export class PollLoop {
   /** How long to poll without finding anything before sleeping, ms. */
   #patience = SPIN_MS;
   #sleepMs = SLEEP_MS;
+  /** Last sleep of members that nothing can wake, ms. */
+  #nap = 0;
   #stopped: (() => void) | undefined;
   /** Turns in which it slept, for statistics. */
   sleeps = 0;
@@ -122,7 +128,7 @@ export class PollLoop {
     if (quiet) {
       this.#watch();
       this.sleeps++;
-      woken = this.#polls.wait(this.#sleepMs) > 0;
+      woken = this.#polls.wait(Math.min(this.#sleepMs, this.#napMs())) > 0;
       this.#sleepMs = woken ? SLEEP_MS : Math.min(this.#sleepMs * 2, SLEEP_MAX_MS);
       if (woken && this.#polls.revents(this.#wake.fd) !== 0) this.#wake.drain();
     }
@@ -134,6 +140,15 @@ export class PollLoop {
   #signalled(member: Pollable): boolean {
     for (const fd of member.fds()) if (this.#polls.revents(fd) !== 0) return true;
     return false;
+  }
+
+  /** What members that nothing can wake ask for at first; more the longer they are idle, or it would be spinning. */
+  #napMs(): number {
+    let wanted = Number.POSITIVE_INFINITY;
+    for (const member of this.#members) wanted = Math.min(wanted, member.napMs?.() ?? wanted);
+    if (this.#patience > 0) this.#nap = 0;
+    this.#nap = Math.max(wanted, Math.min(this.#nap * 1.25, NAP_MS));
+    return this.#nap;
   }
 
   /** Brings the poll set in line with what the members watch now. */

@@ -4,6 +4,7 @@ import { packageVersion } from '../apps/package-info.js';
 import { addDemo } from './demo.js';
 import { addGuest } from './guest.js';
 import { addHost } from './host.js';
+import { addRun } from './run.js';
 
 function makeProgram(): Command {
   const program = new Command('netvsc')
@@ -14,6 +15,7 @@ function makeProgram(): Command {
   addDemo(program);
   addHost(program);
   addGuest(program);
+  addRun(program);
   for (const command of program.commands) command.copyInheritedSettings(program).exitOverride();
   return program.exitOverride();
 }

@@ -144,6 +144,13 @@ export class Host {
     for (const nic of this.nics) nic.disarm(signalled);
   }
 
+  /** Guests that signal by the monitor page have to be looked at. */
+  napMs(): number {
+    let least = Number.POSITIVE_INFINITY;
+    for (const nic of this.nics) least = Math.min(least, nic.offer.monitorMs);
+    return least;
+  }
+
   fds(): number[] {
     return [...this.nics.flatMap((nic) => nic.offer.fds), ...this.uplinks.flatMap((uplink) => uplink.fds())];
   }

@@ -84,6 +84,9 @@ export interface VmbusOffer {
    * died, and never in the same call as `opened`. The object is the same each time.
    */
   poll(): { opened: boolean; closed: boolean; interrupts: number };
+  /** Longest time between two looks at a guest that signals by the monitor page, in milliseconds; Infinity when it
+   *  interrupts, or when there is none. */
+  readonly monitorMs: number;
   /** Interrupt to the guest; never blocks. */
   signal(): void;
   /** Maps the guest page that holds this page frame number (and its neighbours of the same file). Undefined = cannot be seen, with

@@ -177,6 +177,7 @@ function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device): Memo
     receiveBuffer,
     sendBuffer,
     fds: [],
+    monitorMs: Number.POSITIVE_INFINITY,
     poll() {
       // A close is reported alone, so that an opening that followed it is never taken for the one that ended.
       polled.closed = state.closed;

@@ -10,6 +10,7 @@ import { splitRings } from '../rings.js';
 import { formatAddress } from './attributes.js';
 import type { GuestPagesLimits } from './guest-pages.js';
 import { MAP_NAMES } from './maps.js';
+import { MONITOR_IDS, MONITOR_NONE, MonitorTrigger } from './monitor.js';
 import { UioOffer } from './offer.js';
 
 /** A NIC of the machine. Sizes in bytes, whole pages. */
@@ -101,11 +102,14 @@ function addNic(
     undo.push(() => arena.release(address));
     return { name: names[map]!, file, address, bytes };
   });
-  const [rings, , , receive, send] = maps as [MachineMap, MachineMap, MachineMap, MachineMap, MachineMap];
+  const [rings, , monitorPage, receive, send] = maps as [MachineMap, MachineMap, MachineMap, MachineMap, MachineMap];
   const { first, second } = splitRings(rings.address, rings.bytes);
 
   const device = `${root}/sys/bus/vmbus/devices/${uuid}`;
+  const monitor = index < MONITOR_IDS ? index : undefined;
   writeAttributes(device, uuid, relid);
+  // DPDK's bus takes no device without one; 255 is none.
+  writeAttribute(device, 'monitor_id', String(monitor ?? MONITOR_NONE));
   writeUio(`${device}/uio/${uio}`, maps);
   const channel = `${device}/channels/${relid}`;
   writeAttribute(channel, 'subchannel_id', '0');
@@ -124,6 +128,7 @@ function addNic(
     sendBuffer: { gpadl: gpadls[1], address: send.address, bytes: send.bytes },
     listener,
     ringFile: rings.file,
+    monitor: monitor === undefined ? undefined : new MonitorTrigger(arena, monitorPage.address, monitor),
     limits,
     withdraw: () => {
       for (const path of [node, ...links]) rmSync(path, { force: true });

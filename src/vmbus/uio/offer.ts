@@ -9,6 +9,7 @@ import type { GpadlRegion, GuestRegion, RingRegion, VmbusOffer } from '../device
 import { openHostRings, setInterruptMask, zeroControlPage } from '../rings.js';
 import { GuestPages, type GuestPagesLimits } from './guest-pages.js';
 import { IRQ_COMMAND, WordReader } from './interrupts.js';
+import type { MonitorTrigger } from './monitor.js';
 
 /** What a UioOffer is made of; machine.ts puts it together. */
 export interface UioOfferParts {
@@ -23,6 +24,7 @@ export interface UioOfferParts {
   readonly listener: number;
   /** Descriptor of the rings' file, whose lock says who zeroes the rings; stays the machine's. */
   readonly ringFile: number;
+  readonly monitor: MonitorTrigger | undefined;
   readonly limits: GuestPagesLimits;
   /** Removes the device's files from the machine directory. */
   readonly withdraw: () => void;
@@ -38,8 +40,10 @@ export interface UioOfferStats {
   refusedUser: number;
   interruptsIn: number;
   interruptsOut: number;
-  /** Interrupts dropped because the guest had not read earlier ones. */
+  /** Interrupts that came late, or as one, because the guest had not read earlier ones. */
   interruptsDropped: number;
+  /** Signals by the monitor page. */
+  triggersIn: number;
   /** Words that are no command. */
   commandsIgnored: number;
 }
@@ -64,6 +68,7 @@ export class UioOffer implements VmbusOffer {
     interruptsIn: 0,
     interruptsOut: 0,
     interruptsDropped: 0,
+    triggersIn: 0,
     commandsIgnored: 0,
   };
   readonly #parts: UioOfferParts;
@@ -76,6 +81,8 @@ export class UioOffer implements VmbusOffer {
   #guest = -1;
   /** Running count of interrupts to this guest. */
   #events = 0;
+  /** The guest did not take the last count. */
+  #owing = false;
   /** We hold the ring file's lock, for a guest that does not know of it. */
   #locked = false;
   /** The end of a channel that poll() has not reported yet. */
@@ -103,6 +110,11 @@ export class UioOffer implements VmbusOffer {
     return this.#guest >= 0 ? this.#pid : undefined;
   }
 
+  get monitorMs(): number {
+    const { monitor } = this.#parts;
+    return this.#guest >= 0 && this.#locked && monitor ? monitor.latencyMs : Number.POSITIVE_INFINITY;
+  }
+
   get lastRefusal(): string {
     return this.#refusal;
   }
@@ -113,7 +125,11 @@ export class UioOffer implements VmbusOffer {
     polled.opened = false;
     polled.interrupts = 0;
     const open = this.#guest >= 0;
-    if (open) this.#readCommands();
+    if (open) {
+      this.#readCommands();
+      this.#takeTrigger();
+      if (this.#owing) this.#send();
+    }
     polled.closed = this.#ended;
     this.#ended = false;
     if (!polled.closed && this.#listener >= 0) this.#accept();
@@ -124,9 +140,22 @@ export class UioOffer implements VmbusOffer {
     if (this.#guest < 0) return;
     this.stats.interruptsOut++;
     this.#events = (this.#events + 1) >>> 0;
+    // A guest that polls and leaves its ring unmasked reads none of them: not a system call for each.
+    if (this.#owing) this.stats.interruptsDropped++;
+    else this.#send();
+  }
+
+  /** Writes the count. A full socket is readable already, and gets the newest count later; a closed one is found by poll(). */
+  #send(): void {
     this.#count.writeUInt32LE(this.#events);
-    // A full socket buffer is readable already; a closed one is found by poll().
-    if (sendBytes(this.#guest, this.#count, 4) < 4) this.stats.interruptsDropped++;
+    this.#owing = sendBytes(this.#guest, this.#count, 4) < 4;
+    if (this.#owing) this.stats.interruptsDropped++;
+  }
+
+  #takeTrigger(): void {
+    if (this.#guest < 0 || !this.#parts.monitor?.take()) return;
+    this.#polled.interrupts++;
+    this.stats.triggersIn++;
   }
 
   mapGuestPage(pfn: bigint): GuestRegion | undefined {
@@ -182,7 +211,11 @@ export class UioOffer implements VmbusOffer {
     this.#pid = pid;
     this.#words.reset();
     this.#events = 0;
+    this.#owing = false;
+    this.#parts.monitor?.reset();
     this.#pages = new GuestPages(arena, pid, this.#parts.limits);
+    // A guest that zeroes nothing itself may write from this word on.
+    if (this.#locked) this.#send();
     this.stats.opened++;
     this.#polled.opened = true;
   }

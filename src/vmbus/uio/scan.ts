@@ -3,6 +3,7 @@
 import { readdirSync } from 'node:fs';
 import { NETVSC_CLASS, VmbusError } from '../device.js';
 import { parseNumber, parseUuid, quote, readAttribute, readOptionalAttribute } from './attributes.js';
+import { MONITOR_IDS, MONITOR_NONE } from './monitor.js';
 
 /** A network device as the tree describes it. */
 export interface BusDevice {
@@ -32,8 +33,6 @@ export interface BusScan {
 
 /** Subchannel discovery of other drivers takes relids up to here, too. */
 const RELID_MAX = 65_535;
-const MONITOR_IDS = 128;
-const MONITOR_NONE = 255;
 
 /** All network devices below `<root>/sys/bus/vmbus/devices`; none when that does not exist. Throws VmbusError when it cannot be listed. */
 export function scanBus(root: string): BusScan {
