@@ -3,6 +3,7 @@
 // (assembly-constants.ts); TypeScript reads the same cells through an arena's views: `arena.u32[(base + X.at.y) >>> 2]`.
 // Cells that two threads write never share a structure: each structure below belongs to one worker; only ring control
 // pages (wire/vmbus.ts RING_CONTROL), ring data, receive and send buffers are shared with the peer.
+import { NVSP_NO_SECTION } from '../wire/nvsp-types.js';
 
 type CellType = 'u32' | 'u64';
 type CellTable = Record<string, CellType>;
@@ -150,8 +151,8 @@ export const TX_SLOT = cells(
   32,
 );
 
-/** "No section" in NVSP SEND_RNDIS_PACKET. */
-export const NO_SECTION = 0xffffffff;
+/** "No section" in NVSP SEND_RNDIS_PACKET; also "none" in the cells that say so. */
+export const NO_SECTION: number = NVSP_NO_SECTION;
 /** Upper word of a data send's transaction id, and of a control request's: a host cannot confuse the two. */
 export const TX_TRANSACTION = 0x4e540001;
 export const CONTROL_TRANSACTION = 0x4e540002;

@@ -9,7 +9,6 @@ export const ETHER_TYPE = {
   QINQ: 0x88a8,
   LLDP: 0x88cc,
 } as const;
-export const ETHERNET_MIN_FRAME_BYTES = 60;
 export const MAC_BROADCAST = 'ff:ff:ff:ff:ff:ff';
 
 export const EthernetHeader = struct('ETHERNET_HEADER', {

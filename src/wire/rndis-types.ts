@@ -36,7 +36,5 @@ export const RNDIS_STATUS = {
   INVALID_DATA: 0xc0010015,
 } as const;
 
-export const RNDIS_VERSION = { MAJOR: 1, MINOR: 0 } as const;
-
 /** Every offset inside a message counts from here: from the byte after the type and the length. */
 export const RNDIS_OFFSET_BASE = 8;

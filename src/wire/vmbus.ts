@@ -8,9 +8,6 @@ export const PACKET_FLAG = { COMPLETION_REQUESTED: 1 } as const;
 /** RING_CONTROL.featureBits: the sender of this ring honours pending_send_size. */
 export const RING_FEATURE = { PENDING_SEND_SIZE: 1 } as const;
 
-/** Bytes that follow every packet in a ring. */
-export const PACKET_FOOTER_BYTES = 8;
-
 /** First 128 bytes of a ring's control page. */
 export const RingControl = struct('RING_CONTROL', {
   in: u32(0, 'write index: offset in the data area; the sender writes it', { unit: 'bytes' }),

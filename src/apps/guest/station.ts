@@ -5,7 +5,7 @@ import { ANSWER, Answers } from '../../host/uplinks/answers.js';
 import type { Arena } from '../../memory/arena.js';
 import { MBUF, PACKET_FLAG } from '../../memory/layout.js';
 import { formatIpv4, formatMac, parseIpv4, parseMac } from '../../wire/address-text.js';
-import { ARP_OPERATION, Arp, ETHER_TYPE, EthernetHeader } from '../../wire/ethernet.js';
+import { ARP_OPERATION, Arp, ETHER_TYPE, EthernetHeader, MAC_BROADCAST } from '../../wire/ethernet.js';
 import { IP_PROTOCOL, Ipv4Header } from '../../wire/ip.js';
 import { UdpHeader } from '../../wire/tcp-udp.js';
 import type { GuestNic } from '../guest-nic.js';
@@ -17,7 +17,6 @@ const CATCH_UP = 256;
 const ASK_MS = 100;
 const ECHO_PORT = 7;
 const SOURCE_PORT = 0x8007;
-const BROADCAST = 'ff:ff:ff:ff:ff:ff';
 const NO_MAC = '00:00:00:00:00:00';
 const ARP_BYTES = EthernetHeader.size + Arp.size;
 const HEADERS = EthernetHeader.size + Ipv4Header.size + UdpHeader.size;
@@ -211,7 +210,7 @@ export class Station implements Pollable {
   #ask(): void {
     const { address, target = address } = this.#options;
     const { u8 } = this.#arena;
-    const ethernet = { destination: BROADCAST, source: this.#mac, etherType: ETHER_TYPE.ARP };
+    const ethernet = { destination: MAC_BROADCAST, source: this.#mac, etherType: ETHER_TYPE.ARP };
     EthernetHeader.encodeInto(ethernet, u8, this.#template);
     const question = {
       ...{ operation: ARP_OPERATION.REQUEST, senderMac: this.#mac, senderIp: address },
