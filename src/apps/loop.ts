@@ -14,7 +14,7 @@ export interface Pollable {
   arm(): boolean;
   /** Back to polling. `signalled` false: none of its descriptors has anything, it need not look at them. */
   disarm(signalled?: boolean): void;
-  /** Longest sleep in ms that it can take without being woken; absent or undefined = any. */
+  /** Longest sleep in ms that it can take at first without being woken, fractions count; absent or undefined = any. */
   sleepMs?(): number | undefined;
   /** Descriptors that wake it. May change between calls. */
   fds(): readonly number[];
@@ -30,6 +30,8 @@ const SPIN_MS = 0.05;
  *  to the second while nothing does. */
 const SLEEP_MS = 10;
 const SLEEP_MAX_MS = 40;
+/** How long the sleeps that a member limits may grow while nothing comes. */
+const NAP_MS = 1;
 
 /** Wall clock at time 0 of a loop of this thread, nanoseconds since 1970. */
 export const loopEpochNs = (): bigint => BigInt(Math.round(performance.timeOrigin * 1000)) * 1000n;
@@ -44,6 +46,8 @@ export class PollLoop {
   /** How long to poll without finding anything before sleeping, ms. */
   #patience = SPIN_MS;
   #sleepMs = SLEEP_MS;
+  /** Last sleep that a member limited, ms. */
+  #napMs = 0;
   #stopped: (() => void) | undefined;
   /** Turns in which it slept, for statistics. */
   sleeps = 0;
@@ -138,11 +142,13 @@ export class PollLoop {
     return false;
   }
 
-  /** Whole milliseconds, at least one: poll(2) has none shorter, and without any we would not sleep at all. */
+  /** What the members ask for at first; more the longer nothing comes, or it would be spinning. */
   #sleepLimit(): number {
     let least = SLEEP_MAX_MS;
     for (const member of this.#members) least = Math.min(least, member.sleepMs?.() ?? SLEEP_MAX_MS);
-    return Math.max(1, Math.ceil(least));
+    if (this.#patience > 0) this.#napMs = 0;
+    this.#napMs = Math.max(least, Math.min(this.#napMs * 1.25, NAP_MS));
+    return this.#napMs;
   }
 
   /** Brings the poll set in line with what the members watch now. */

@@ -5,6 +5,7 @@ import { addDemo } from './demo.js';
 import { addDevbind } from './devbind.js';
 import { addGuest } from './guest.js';
 import { addHost } from './host.js';
+import { addRun } from './run.js';
 
 function makeProgram(): Command {
   const program = new Command('netvsc')
@@ -16,6 +17,7 @@ function makeProgram(): Command {
   addHost(program);
   addGuest(program);
   addDevbind(program);
+  addRun(program);
   const commands = program.commands.flatMap((command) => [command, ...command.commands]);
   for (const command of commands) command.copyInheritedSettings(program).exitOverride();
   return program.exitOverride();

@@ -6,6 +6,7 @@ import type { VmbusDevice, VmbusOffer } from './device.js';
 import { createMemoryBus } from './memory/bus.js';
 import { openUioDevice } from './uio/device.js';
 import { createMachine } from './uio/machine.js';
+import { machineRoot } from './uio/root.js';
 import { testMachineName } from './uio/testing.js';
 
 export interface Setup {
@@ -36,7 +37,8 @@ export const BACKENDS: Record<string, (t: TestContext, options?: SetupOptions) =
     const nics = [{ uuid: UUID, relid: 15, subchannelRingBytes: SIZES.ringBytes, ...SIZES, ...options }];
     const machine = createMachine(hostArena, { name: testMachineName(), nics });
     t.after(() => machine.close());
-    const device = openUioDevice(guestArena, machine.path, UUID);
+    const access = machineRoot(machine.path, options?.monitor);
+    const device = openUioDevice(guestArena, machine.path, UUID, { access });
     t.after(() => device.close());
     return { device, offer: machine.offers[0]!, root: machine.path };
   },

@@ -29,8 +29,9 @@ export function initLatency(arena: Arena, page: number, monitorId: number): void
   arena.u16[(page + MonitorPage.offset.latency + monitorId * 2) >>> 1] = USUAL_LATENCY;
 }
 
-/** How long the host may go without looking at this monitor, in ms. A guest that writes 0 means the usual one. */
-export function latencyMs(arena: Arena, page: number, monitorId: number): number {
+/** How long the host may go without looking at this monitor, in ms. A guest that writes 0 means the usual one, as without any. */
+export function latencyMs(arena: Arena, page: number, monitorId: number | undefined): number {
+  if (monitorId === undefined) return USUAL_LATENCY / UNITS_PER_MS;
   const units = arena.u16[(page + MonitorPage.offset.latency + monitorId * 2) >>> 1]!;
   return (units === 0 ? USUAL_LATENCY : units) / UNITS_PER_MS;
 }

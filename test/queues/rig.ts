@@ -14,6 +14,7 @@ import type { NetvscInfo, NetvscOptions } from '../../src/netvsc/types.js';
 import { createMemoryBus } from '../../src/vmbus/memory/bus.js';
 import { openUioDevice } from '../../src/vmbus/uio/device.js';
 import { UioGuestMemory } from '../../src/vmbus/uio/guest-memory.js';
+import { machineRoot } from '../../src/vmbus/uio/root.js';
 import { testMachineName } from '../../src/vmbus/uio/testing.js';
 
 export const BACKENDS = ['memory', 'uio'] as const;
@@ -105,7 +106,10 @@ export function createQueueRig(t: TestContext, backend: Backend, options: QueueR
   const nics = [0, 1].map((index) => {
     const device = bus
       ? bus.pairs[index]!.device
-      : openUioDevice(guests.arena, host.path!, nicUuid(machine, index), { memory });
+      : openUioDevice(guests.arena, host.path!, nicUuid(machine, index), {
+          memory,
+          access: machineRoot(host.path!, options.monitor),
+        });
     const made = createGuestNic(guests.arena, guests.datapath, device, {
       smallCount: 2048,
       largeCount: 4,

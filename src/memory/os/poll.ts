@@ -1,12 +1,22 @@
 // poll(2) over a set of descriptors that changes rarely. The array is off the heap, where the garbage collector neither
 // moves nor frees it (facts/performance.md 6, pitfall 2). Blocks the thread: for workers.
-import { allocateOffHeap, declare, ERRNO, freeOffHeap, type OffHeap, OsError, orError } from './libc.js';
+import {
+  allocateOffHeap,
+  declare,
+  ERRNO,
+  freeOffHeap,
+  type OffHeap,
+  OsError,
+  orError,
+  scratch,
+  scratchView,
+} from './libc.js';
 
 /** Event bits. ERR and HUP are always reported. */
 export const POLL = { IN: 1, PRI: 2, OUT: 4, ERR: 8, HUP: 16, INVALID: 32 } as const;
 
 const ENTRY = 8; // struct pollfd: i32 fd, i16 events, i16 revents
-const pollCall = declare('int poll(uint64 fds, uint64 count, int timeout)');
+const pollCall = declare('int ppoll(uint64 fds, uint64 count, uint64 time, uint64 mask)');
 
 export class PollSet {
   #memory: OffHeap;
@@ -54,10 +64,13 @@ export class PollSet {
     this.#count = 0;
   }
 
-  /** Waits until a descriptor is ready or the time is over (-1: for ever). Returns how many are ready; a signal gives 0.
-   *  Throws OsError. */
+  /** Waits until a descriptor is ready or the time is over (fractions count; -1: for ever). Returns how many are ready; a
+   *  signal gives 0. Throws OsError. */
   wait(timeoutMs: number): number {
-    const ready = orError(pollCall(this.#memory.address, this.#count, timeoutMs));
+    const seconds = Math.floor(timeoutMs / 1000);
+    scratchView.setBigInt64(0, BigInt(seconds), true); // struct timespec
+    scratchView.setBigInt64(8, BigInt(Math.round((timeoutMs - seconds * 1000) * 1e6)), true);
+    const ready = orError(pollCall(this.#memory.address, this.#count, timeoutMs < 0 ? 0 : scratch.address, 0));
     if (ready >= 0) return ready;
     for (let i = 0; i < this.#count; i++) this.#halves[i * 4 + 3] = 0;
     if (ready === -ERRNO.EINTR!) return 0;

@@ -78,7 +78,7 @@ class UioDevice implements VmbusDevice {
     this.uuid = found.uuid;
     this.classId = found.classId;
     this.relid = found.relid;
-    this.monitorId = found.monitorId;
+    this.monitorId = root.monitors ? found.monitorId : undefined;
     this.location = found.path;
     this.arena = arena;
     this.memory = memory;
@@ -112,7 +112,8 @@ class UioDevice implements VmbusDevice {
     if (this.#socket < 0) return undefined;
     const found = findSubchannel(this.location, this.#relids, (channel) => this.#root.openRings(channel));
     if (!found) return undefined;
-    const { relid, subchannelId, monitorId, fd, bytes } = found;
+    const { relid, subchannelId, fd, bytes } = found;
+    const monitorId = this.#root.monitors ? found.monitorId : undefined;
     try {
       const address = this.arena.mapFile(`${this.#uio} channel ${relid} rings`, fd, 0, bytes);
       this.#mapped.push(address);

@@ -22,6 +22,8 @@ export function kernelRoot(dev = '/dev'): UioRoot {
     },
     // The first open of a node opens the channel, later ones share it: that of map 0 was the first.
     connect: open,
+    // uio_hv_generic has no other way to the host for such a channel.
+    monitors: true,
     // Also unmasks the receive ring; its reader masks it again while it polls.
     signalCommand: IRQ_COMMAND.ENABLE,
     // The kernel did so before the channel was opened; now they are the host's, too.

@@ -67,7 +67,7 @@ test('the tree is what a kernel shows, for nobody but its user, and goes with th
   );
   assert.equal(text('channels/16/subchannel_id'), '0\n');
   assert.equal(statSync(`${device}/channels/16/ring`).ino, statSync(`${machine.path}/dev/uio1.map0`).ino);
-  assert.equal(existsSync(`${device}/monitor_id`), false);
+  assert.equal(text('monitor_id'), '1\n');
   const socket = lstatSync(`${machine.path}/dev/uio1`);
   assert.ok(socket.isSocket());
   for (const file of [`${machine.path}/dev/uio1`, `${machine.path}/dev/uio1.map3`, `${device}/id`]) {

@@ -13,6 +13,7 @@ import { DriverCore, type DriverDevice } from './drivers.js';
 import type { GuestPagesLimits } from './guest-pages.js';
 import { MAP_NAMES } from './maps.js';
 import { type SubchannelParts, UioOffer } from './offer.js';
+import { MONITOR_NONE } from './scan.js';
 
 /** A NIC of the machine. Sizes in bytes, whole pages. */
 export interface MachineNic {
@@ -23,8 +24,8 @@ export interface MachineNic {
   readonly ringBytes?: number;
   /** The same of each subchannel (default 4 MiB, as a kernel makes them). */
   readonly subchannelRingBytes?: number;
-  /** Its channels have monitor ids, while there are any: the guest triggers the host through the monitor page. Default false:
-   *  it interrupts. */
+  /** Its guests trigger the host through the monitor page even if they know of interrupts, as ours does. Default false: the
+   *  channels have monitor ids for strangers, while there are any, but the host sleeps until our guest interrupts it. */
   readonly monitor?: boolean;
   /** Default 31 MiB and 16 MiB; pages take memory when they are touched. */
   readonly receiveBytes?: number;
@@ -134,12 +135,12 @@ function addNic(context: MachineContext, nic: MachineNic, index: number, undo: (
     MachineMap,
   ];
   const { first, second } = splitRings(rings.address, rings.bytes);
-  const takeMonitor = () => (nic.monitor ? freeMonitor(context, monitor.address) : undefined);
+  const takeMonitor = () => freeMonitor(context, monitor.address);
   const monitorId = takeMonitor();
 
   const device = `${root}/sys/bus/vmbus/devices/${uuid}`;
   writeAttributes(device, uuid, relid);
-  if (monitorId !== undefined) writeAttribute(device, 'monitor_id', String(monitorId));
+  writeMonitorId(device, monitorId);
   writeChannel(`${device}/channels/${relid}`, 0, monitorId, rings.file);
   const node = `${root}/dev/${uio}`;
   const links = maps.map((_, map) => `${node}.map${map}`);
@@ -148,6 +149,7 @@ function addNic(context: MachineContext, nic: MachineNic, index: number, undo: (
     uuid,
     relid,
     monitorId,
+    monitored: nic.monitor ?? false,
     fromGuest: first,
     toGuest: second,
     interruptPage: interrupt.address,
@@ -254,8 +256,13 @@ function freeMonitor({ arena, monitors }: MachineContext, page: number): number 
 /** A channel's directory: its attributes, then the rings, which is what guests look for. */
 function writeChannel(path: string, subchannelId: number, monitorId: number | undefined, rings: number): void {
   writeAttribute(path, 'subchannel_id', String(subchannelId));
-  if (monitorId !== undefined) writeAttribute(path, 'monitor_id', String(monitorId));
+  writeMonitorId(path, monitorId);
   linkSealedMemory(`${path}/ring`, rings);
+}
+
+/** DPDK 22.11 finds no device at all when one has no such file. */
+function writeMonitorId(path: string, monitorId: number | undefined): void {
+  writeAttribute(path, 'monitor_id', String(monitorId ?? MONITOR_NONE));
 }
 
 interface MachineMap {

@@ -13,7 +13,7 @@ import {
   VmbusError,
   type VmbusOffer,
 } from '../device.js';
-import { latencyMs, setInterruptBit, takeInterruptBit, takeTrigger } from '../doorbell.js';
+import { initLatency, latencyMs, setInterruptBit, takeInterruptBit, takeTrigger } from '../doorbell.js';
 import { openHostRings, setInterruptMask, zeroControlPage } from '../rings.js';
 import { GuestPages, type GuestPagesLimits } from './guest-pages.js';
 import { IRQ_COMMAND, WordReader } from './interrupts.js';
@@ -24,6 +24,8 @@ export interface UioOfferParts {
   readonly uuid: string;
   readonly relid: number;
   readonly monitorId: number | undefined;
+  /** Guests that know of interrupts trigger the monitors, too. */
+  readonly monitored: boolean;
   readonly fromGuest: RingRegion;
   readonly toGuest: RingRegion;
   readonly receiveBuffer: GpadlRegion;
@@ -67,7 +69,7 @@ export interface UioOfferStats {
   /** Triggers of monitored channels that were seen. */
   triggersIn: number;
   interruptsOut: number;
-  /** Interrupts dropped because the guest had not read earlier ones. */
+  /** Interrupts that came late, or as one, because the guest had not read earlier ones. */
   interruptsDropped: number;
   /** Words that are no command. */
   commandsIgnored: number;
@@ -109,7 +111,9 @@ export class UioOffer implements VmbusOffer {
   #guest = -1;
   /** Running count of interrupts to this guest. */
   #events = 0;
-  /** We hold the ring file's lock, for a guest that does not know of it. */
+  /** The guest did not take the last count. */
+  #owing = false;
+  /** We hold the ring file's lock, for a stranger: a guest that does not know of it, nor of interrupts to the host. */
   #locked = false;
   /** The end of a channel that poll() has not reported yet. */
   #ended = false;
@@ -150,6 +154,7 @@ export class UioOffer implements VmbusOffer {
     const open = this.#guest >= 0;
     if (open) this.#readCommands();
     if (this.#guest >= 0) this.#readDoorbells();
+    if (this.#owing) this.#send();
     polled.closed = this.#ended;
     this.#ended = false;
     if (!polled.closed && this.#listener >= 0) this.#accept();
@@ -173,13 +178,11 @@ export class UioOffer implements VmbusOffer {
   }
 
   get monitorMs(): number | undefined {
-    if (this.#guest < 0) return undefined;
-    const { arena } = this;
-    const { monitorPage } = this.#parts;
-    let least = this.monitorId === undefined ? undefined : latencyMs(arena, monitorPage, this.monitorId);
+    const { monitorPage, monitored } = this.#parts;
+    if (this.#guest < 0 || !(this.#locked || monitored)) return undefined;
+    let least = latencyMs(this.arena, monitorPage, this.monitorId);
     for (const { monitorId } of this.#subchannels) {
-      if (monitorId === undefined) continue;
-      least = Math.min(least ?? Number.POSITIVE_INFINITY, latencyMs(arena, monitorPage, monitorId));
+      least = Math.min(least, latencyMs(this.arena, monitorPage, monitorId));
     }
     return least;
   }
@@ -193,9 +196,16 @@ export class UioOffer implements VmbusOffer {
     setInterruptBit(this.arena, this.#parts.interruptPage, 'guest', relid);
     this.stats.interruptsOut++;
     this.#events = (this.#events + 1) >>> 0;
+    // A guest that polls and leaves its ring unmasked reads none of them: not a system call for each.
+    if (this.#owing) this.stats.interruptsDropped++;
+    else this.#send();
+  }
+
+  /** Writes the count. A full socket is readable already, and gets the newest count later; a closed one is found by poll(). */
+  #send(): void {
     this.#count.writeUInt32LE(this.#events);
-    // A full socket buffer is readable already; a closed one is found by poll().
-    if (sendBytes(this.#guest, this.#count, 4) < 4) this.stats.interruptsDropped++;
+    this.#owing = sendBytes(this.#guest, this.#count, 4) < 4;
+    if (this.#owing) this.stats.interruptsDropped++;
   }
 
   mapGuestPage(pfn: bigint): GuestRegion | undefined {
@@ -269,7 +279,11 @@ export class UioOffer implements VmbusOffer {
     this.#pid = pid;
     this.#words.reset();
     this.#events = 0;
+    this.#owing = false;
+    if (this.monitorId !== undefined) initLatency(arena, this.#parts.monitorPage, this.monitorId);
     this.#pages = new GuestPages(arena, pid, this.#parts.limits);
+    // A stranger may write to its rings from this word on.
+    if (this.#locked) this.#send();
     this.stats.opened++;
     this.#polled.opened = true;
   }
@@ -287,7 +301,8 @@ export class UioOffer implements VmbusOffer {
     }
   }
 
-  /** Channels with a monitor: their triggers. The others: bits that say whom the interrupts, counted already, were for. */
+  /** Channels with a monitor: their triggers. The others: bits of the interrupt page, all that a stranger gives; the
+   *  interrupts of our own guest, which they belong to, were counted already. */
   #readDoorbells(): void {
     this.#readDoorbell(this.relid, this.monitorId);
     for (const { relid, monitorId } of this.#subchannels) this.#readDoorbell(relid, monitorId);
@@ -295,8 +310,8 @@ export class UioOffer implements VmbusOffer {
 
   #readDoorbell(relid: number, monitorId: number | undefined): void {
     const { interruptPage, monitorPage } = this.#parts;
-    if (monitorId === undefined) takeInterruptBit(this.arena, interruptPage, 'host', relid);
-    else if (takeTrigger(this.arena, monitorPage, monitorId)) {
+    const bit = takeInterruptBit(this.arena, interruptPage, 'host', relid);
+    if (monitorId === undefined ? bit && this.#locked : takeTrigger(this.arena, monitorPage, monitorId)) {
       this.#polled.interrupts++;
       this.stats.triggersIn++;
     }
@@ -323,6 +338,7 @@ export class UioOffer implements VmbusOffer {
     this.#guest = -1;
     if (this.#locked) unlockFile(this.#parts.ringFile);
     this.#locked = false;
+    this.#owing = false;
     for (const { withdraw } of this.#subchannels.splice(0).reverse()) withdraw();
     this.#pages?.close();
     this.#pages = undefined;

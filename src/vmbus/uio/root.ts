@@ -15,6 +15,9 @@ export interface UioRoot {
   openRings(channel: string): { fd: number; bytes: number };
   /** Opens the interrupt descriptor, non-blocking: this is what opens the channel. */
   connect(uio: string): number;
+  /** Channels with a monitor id trigger the host through the monitor page. Else they interrupt it, which costs a system
+   *  call, but nobody waits for the host's next look. */
+  readonly monitors: boolean;
   /** What to write for an interrupt to the host. */
   readonly signalCommand: number;
   /** The guest empties the rings before it connects. */
@@ -26,8 +29,9 @@ export interface UioRoot {
 }
 
 /** A machine directory made by the embedded host: maps are files, the uio node is a Unix stream socket. */
-export function machineRoot(root: string): UioRoot {
+export function machineRoot(root: string, monitors = false): UioRoot {
   return {
+    monitors,
     openMap: (uio, index, bytes) => ({ fd: openShared(`${root}/dev/${uio}.map${index}`, bytes), offset: 0 }),
     openRings(channel) {
       const fd = openShared(`${channel}/ring`, 1);

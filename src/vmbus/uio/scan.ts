@@ -36,7 +36,8 @@ export interface BusScan {
 
 /** Subchannel discovery of other drivers takes relids up to here, too. */
 export const RELID_MAX = 65_535;
-const MONITOR_NONE = 255;
+/** What `monitor_id` says when there is none. */
+export const MONITOR_NONE = 255;
 
 /** All network devices below `<root>/sys/bus/vmbus/devices`; none when that does not exist. Throws VmbusError when it cannot be listed. */
 export function scanBus(root: string): BusScan {
