@@ -9,15 +9,22 @@ import { fileURLToPath } from 'node:url';
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 process.chdir(root);
 
-/** Program that shows whether a package is there -> Debian package. */
+/** Program or file that shows whether a package is there -> Debian package. */
 const packages = {
   ip: 'iproute2',
   tshark: 'tshark',
   scapy: 'python3-scapy',
   setpriv: 'util-linux',
   ping: 'iputils-ping',
+  cc: 'gcc',
+  'pkg-config': 'pkg-config',
+  'dpdk-testpmd': 'dpdk',
+  '/usr/include/dpdk/rte_ethdev.h': 'libdpdk-dev',
 };
-const has = (program) => (process.env.PATH ?? '').split(':').some((folder) => existsSync(path.join(folder, program)));
+const has = (wanted) =>
+  path.isAbsolute(wanted)
+    ? existsSync(wanted)
+    : (process.env.PATH ?? '').split(':').some((folder) => existsSync(path.join(folder, wanted)));
 
 function run(label, command, args, env = {}) {
   const { status } = spawnSync(command, args, { stdio: 'inherit', env: { ...process.env, ...env } });
