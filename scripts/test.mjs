@@ -18,7 +18,7 @@ const packages = {
   ping: 'iputils-ping',
   cc: 'gcc',
   'pkg-config': 'pkg-config',
-  'dpdk-testpmd': 'dpdk',
+  'dpdk-testpmd': 'dpdk-dev',
   '/usr/include/dpdk/rte_ethdev.h': 'libdpdk-dev',
 };
 const has = (wanted) =>

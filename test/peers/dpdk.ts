@@ -17,7 +17,7 @@ const PATIENCE_MS = 60_000;
 
 /** Why DPDK programs cannot run here, or false. */
 export function noDpdk(): string | false {
-  if (!existsSync(TESTPMD)) return 'not installed: dpdk';
+  if (!existsSync(TESTPMD)) return 'not installed: dpdk-dev';
   return false;
 }
 
