@@ -3,6 +3,7 @@ export { guestAbandon, guestFlush, guestPoll } from './guest-receive';
 export { guestSend } from './guest-send';
 export { hostComplete, hostPoll } from './host-poll';
 export { hostDivide, hostReset, hostSend, hostSendControl } from './host-send';
+export { hostStage } from './host-stage';
 export * from './offload-exports';
 export { mbufFree, poolGet } from './pool';
 export { endInit, ringMask, ringReadable, ringSend, ringUnmask } from './ring';
