@@ -45,7 +45,9 @@ export function processExists(handle: number): boolean {
  * not one did, ESRCH, EPERM. Waits while the other process waits for a page itself (swap, network file systems, userfaultfd).
  */
 export function readProcess(pid: number, vectors: number, count: number, to: number, bytes: number): number {
-  scratchView.setBigUint64(0, BigInt(to), true);
-  scratchView.setBigUint64(8, BigInt(bytes), true);
+  scratchView.setUint32(0, to >>> 0, true);
+  scratchView.setUint32(4, to / 2 ** 32, true);
+  scratchView.setUint32(8, bytes, true);
+  scratchView.setUint32(12, 0, true);
   return orError(readvCall(pid, scratch.address, 1, vectors, count, 0));
 }
