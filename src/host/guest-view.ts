@@ -36,6 +36,8 @@ export class GuestView {
   #staging = 0;
   /** Something of the next burst may have to be copied. */
   #copying = false;
+  /** The next poll is to fail its first message: looking again could change that. */
+  #failing = false;
   /** Bursts since something was copied. */
   #idle = 0;
   /** Place in the table of known stretches that the next one takes. */
@@ -60,7 +62,9 @@ export class GuestView {
 
   /** Before each poll of a HOST_CHANNEL: copies what the poll will need. */
   prepare(channel: number): void {
-    if (this.#copying) this.#look(channel);
+    if (!this.#copying) return;
+    if (this.#failing) this.#failing = false;
+    else this.#look(channel);
   }
 
   /** A page that the message next to be read names, and that the poll did not have. False = the message is to fail. */
@@ -74,6 +78,7 @@ export class GuestView {
       return true;
     }
     const why = inVain ? `it changes, or has over ${COPY_BYTES} bytes or ${COPY_PAGES} pages` : 'the arena is full';
+    this.#failing = true;
     this.#refuse(`${this.#offer.lastRefusal}; the message cannot be copied: ${why}`);
     return false;
   }
@@ -92,6 +97,7 @@ export class GuestView {
   /** The guest is gone, and what it had. Counters stay. */
   reset(): void {
     this.#copying = false;
+    this.#failing = false;
     this.#copiedBecause = undefined;
     this.#primary.set('staging', 0);
     if (this.#staging !== 0) this.#arena.release(this.#staging);
@@ -112,8 +118,10 @@ export class GuestView {
       return false;
     }
     const { refusedPages, lastRefusal } = this.#offer;
+    // Without pages it is no answer for long: the guest's memory map may be read again soon.
+    if (!refusedPages) return false;
     this.#copiedBecause = lastRefusal;
-    if (refusedPages && this.#staging !== 0) this.#remember(refusedPages);
+    if (this.#staging !== 0) this.#remember(refusedPages);
     return false;
   }
 

@@ -361,7 +361,7 @@ export const HOST_CHANNEL = cells('HOST_CHANNEL', {
   maxRanges: 'u32', // ranges in one transfer-page packet
   regions: 'u32', // GPA_REGION table
   regionCount: 'u32',
-  regionMissFails: 'u32', // 1: TypeScript could not map the missing page; complete with status 2
+  regionMissFails: 'u32', // 1: the missing page cannot be had: the next poll completes its message with status 2
   staging: 'u32', // STAGING of the NIC, 0 while nothing has to be copied
   transactions: 'u32', // TRANSACTION table of the current poll
   transactionCapacity: 'u32',

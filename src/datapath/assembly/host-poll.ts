@@ -166,6 +166,8 @@ function poll(ch: u32, max: u32, end: u32): u32 {
     // Control messages change how the next packets are to be read.
     if (load<u32>(ch, L.HOST_CHANNEL_EVENT_USED) != 0) break;
   }
+  // It was about the first of them, which the guest may have changed.
+  store<u32>(ch, 0, L.HOST_CHANNEL_REGION_MISS_FAILS);
   count(ch + L.HOST_CHANNEL_RING_PACKETS_IN, packets);
   ringRelease(ch, read);
   return load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT);
