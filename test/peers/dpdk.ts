@@ -11,10 +11,8 @@ import { packageRoot } from '../../src/apps/package-info.js';
 import { runEnvironment } from '../../src/apps/run/run.js';
 
 export const TESTPMD = '/usr/bin/dpdk-testpmd';
-/** No huge pages, no root, no shared files. */
-export const EAL_DEFAULT: readonly string[] = ['--no-huge', '--no-pci', '--no-telemetry', '--no-shconf', '-m', '160'];
-/** The same; page numbers are virtual because it says so. */
-const EAL = [...EAL_DEFAULT, '--iova-mode=va'];
+/** No huge pages, no root, no shared files; page numbers are virtual. */
+const EAL = ['--no-huge', '--no-pci', '--no-telemetry', '--no-shconf', '--iova-mode=va', '-m', '160'];
 const PATIENCE_MS = 60_000;
 
 /** Why DPDK programs cannot run here, or false. */
@@ -37,18 +35,13 @@ export class Program {
   readonly #output: string;
   readonly #ended: Promise<unknown>;
 
-  constructor(
-    t: TestContext,
-    machine: string,
-    command: readonly string[],
-    lcores: string,
-    eal: readonly string[] = EAL,
-  ) {
+  /** `input`: what it finds on its standard input. */
+  constructor(t: TestContext, machine: string, command: readonly string[], lcores: string) {
     const folder = mkdtempSync(path.join(tmpdir(), 'netvsc-dpdk-'));
     this.#output = path.join(folder, 'output');
     const file = openSync(this.#output, 'w');
     const at = command.indexOf('--');
-    const words = [...command.slice(1, at), ...eal, '-l', lcores, ...command.slice(at)];
+    const words = [...command.slice(1, at), ...EAL, '-l', lcores, ...command.slice(at)];
     this.#child = spawn(command[0]!, words, { stdio: ['ignore', file, file], env: runEnvironment(machine) });
     closeSync(file);
     this.pid = this.#child.pid!;
