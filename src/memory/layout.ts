@@ -166,6 +166,23 @@ export const POOL_SHARED = cells('POOL_SHARED', {
   bulk: 'u32', // handles that move at once
 });
 
+/** A port's queue, as the thread that polls it and the control thread see it. */
+export const PORT_QUEUE = cells('PORT_QUEUE', {
+  state: 'u32', // QUEUE_STATE
+});
+
+/** Only who changes READY to BUSY may use the queue, and puts READY back; control code changes READY to STOPPED. */
+export const QUEUE_STATE = { STOPPED: 0, READY: 1, BUSY: 2 } as const;
+
+/** What a virtual device counts of one queue in one direction. */
+export const PORT_COUNTERS = cells('PORT_COUNTERS', {
+  packets: 'u64',
+  bytes: 'u64',
+  errors: 'u64',
+  missed: 'u64',
+  noMbufs: 'u64',
+});
+
 /** One send in flight: its transaction id is slot | generation << 16 with TX_TRANSACTION above it. */
 export const TX_SLOT = cells(
   'TX_SLOT',
@@ -428,6 +445,8 @@ export const LAYOUTS = [
   EXTERNAL_BUFFER,
   POOL,
   POOL_SHARED,
+  PORT_QUEUE,
+  PORT_COUNTERS,
   TX_SLOT,
   GUEST_QUEUE,
   GPA_REGION,
