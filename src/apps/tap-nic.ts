@@ -2,6 +2,7 @@
 // receives goes to the stack. Checksum and segmentation requests pass both ways in the virtio_net_hdr.
 import type { Datapath } from '../datapath/datapath.js';
 import { VNET_HEADER_BYTES } from '../datapath/datapath.js';
+import type { Pollable } from '../ethdev/loop.js';
 import type { Arena } from '../memory/arena.js';
 import { MBUF, PACKET_FLAG } from '../memory/layout.js';
 import { ERRNO } from '../memory/os/libc.js';
@@ -9,7 +10,6 @@ import { TapIo } from '../memory/os/packet-io.js';
 import type { NetvscDevice } from '../netvsc/device.js';
 import { Segmenter } from '../offload/segmentation.js';
 import type { GuestNic } from './guest-nic.js';
-import type { Pollable } from './loop.js';
 
 const BURST = 32;
 const EIO = ERRNO.EIO!;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { PollLoop } from '../../src/apps/loop.js';
+import { PollLoop } from '../../src/ethdev/loop.js';
 import { createDatapath } from '../../src/datapath/datapath.js';
 import { Host } from '../../src/host/host.js';
 import { openUplink, parseUplink } from '../../src/host/uplinks/index.js';

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { PollLoop } from '../../src/apps/loop.js';
+import { PollLoop } from '../../src/ethdev/loop.js';
 import { createDatapath } from '../../src/datapath/datapath.js';
 import { Host } from '../../src/host/host.js';
 import { openUplink, parseUplink } from '../../src/host/uplinks/index.js';

@@ -2,6 +2,7 @@
 // says when the host is gone, and on request attaches to the one that comes after it.
 import { closeSync, existsSync } from 'node:fs';
 import { createDatapath, type Datapath } from '../../datapath/datapath.js';
+import { type Pollable, PollLoop } from '../../ethdev/loop.js';
 import { Arena } from '../../memory/arena.js';
 import { linuxSystem } from '../../memory/os/mman.js';
 import { openTap, setTapCarrier, setTapOffload } from '../../memory/os/tap.js';
@@ -13,7 +14,6 @@ import { openUioDevice } from '../../vmbus/uio/device.js';
 import { scanBus } from '../../vmbus/uio/scan.js';
 import { createGuestNic, type GuestNic } from '../guest-nic.js';
 import { type Interrupted, onInterrupt } from '../interrupt.js';
-import { type Pollable, PollLoop } from '../loop.js';
 import { TapNic } from '../tap-nic.js';
 import { tapOffload } from '../tap-offload.js';
 import { Station, type StationOptions } from './station.js';

@@ -1,6 +1,7 @@
 // A guest without a kernel's stack behind it: one IPv4 and Ethernet station that answers (echo), sends (generate) or only
 // counts (sink) what its NIC brings.
 import type { Datapath } from '../../datapath/datapath.js';
+import type { Pollable } from '../../ethdev/loop.js';
 import { ANSWER, Answers } from '../../host/uplinks/answers.js';
 import type { Arena } from '../../memory/arena.js';
 import { MBUF, PACKET_FLAG } from '../../memory/layout.js';
@@ -10,7 +11,6 @@ import { ARP_OPERATION, Arp, ETHER_TYPE, EthernetHeader, MAC_BROADCAST } from '.
 import { IP_PROTOCOL, Ipv4Header } from '../../wire/ip.js';
 import { UdpHeader } from '../../wire/tcp-udp.js';
 import type { GuestNic } from '../guest-nic.js';
-import type { Pollable } from '../loop.js';
 
 const BURST = 32;
 /** Packets that a paced sender may make up for after a pause. */
