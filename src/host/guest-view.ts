@@ -187,7 +187,7 @@ export class GuestView {
     const pfn = (BigInt(this.#page(page, 'pfnHigh')) << 32n) | BigInt(this.#page(page, 'pfnLow'));
     const mapped = this.#offer.mapGuestPage(pfn) !== undefined;
     const reason = mapped ? `page ${pfn.toString(16)}: not there before` : this.#offer.lastRefusal;
-    return `${reason}; nothing readable is there (DPDK guests need --iova-mode=va)`;
+    return `${reason}; nothing readable is there (pages are numbered by virtual address)`;
   }
 
   #refuse(reason: string): void {

@@ -213,7 +213,7 @@ test('pages of the guest are mapped when they are first named; a page that canno
   const { refused, lastRefusal } = rig.host.nics[0]!.state().guestPages;
   assert.deepEqual(
     [refused, lastRefusal],
-    [3, 'page ffffffffffffffff: not guest memory; nothing readable is there (DPDK guests need --iova-mode=va)'],
+    [3, 'page ffffffffffffffff: not guest memory; nothing readable is there (pages are numbered by virtual address)'],
   );
   assert.equal(rig.host.nics[0]!.phase, 'ready');
 });

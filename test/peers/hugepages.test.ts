@@ -1,16 +1,15 @@
 // DPDK with huge pages, as it is meant to be run: memory that the host may not map (it can go missing by holes), so all that
 // is not small is copied out of the process.
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { PollLoop } from '../../src/apps/loop.js';
-import { packageRoot } from '../../src/apps/package-info.js';
 import { runEnvironment } from '../../src/apps/run/run.js';
 import { createDatapath } from '../../src/datapath/datapath.js';
+import { PollLoop } from '../../src/ethdev/loop.js';
 import { Host } from '../../src/host/host.js';
 import { nicMac } from '../../src/host/identity.js';
 import type { Nic } from '../../src/host/nic.js';
@@ -21,6 +20,7 @@ import { openUioDevice } from '../../src/vmbus/uio/device.js';
 import { parseMac } from '../../src/wire/address-text.js';
 import { machineName } from '../lifecycle/processes.js';
 import { Bystander } from '../peers-hostile/bystander.js';
+import { buildDpdkProgram, noDpdkBuild } from './build.js';
 
 const POOL = '/proc/sys/vm/nr_hugepages';
 /** Pages of 2 MiB that DPDK gets, and some more for its alignments. */
@@ -31,8 +31,8 @@ const STATION = '02:00:00:ec:00:09';
 const PATIENCE_MS = 60_000;
 
 function notHere(): string | false {
-  if (spawnSync('cc', ['--version']).error) return 'not installed: a C compiler';
-  if (spawnSync('pkg-config', ['--exists', 'libdpdk']).status !== 0) return 'not installed: libdpdk-dev, pkg-config';
+  const missing = noDpdkBuild();
+  if (missing) return missing;
   if (process.getuid?.() !== 0) return 'needs root, for huge pages';
   return !existsSync(POOL) && 'this kernel has no huge pages';
 }
@@ -87,36 +87,19 @@ async function start(t: TestContext, peer: 'guest' | 'station'): Promise<Place> 
   return { arena, host, machine, bystander };
 }
 
-let built: string | undefined;
-
-/** Path of test/peers/echo.c, built. */
-function buildEcho(): string {
-  if (built) return built;
-  const folder = mkdtempSync(path.join(tmpdir(), 'netvsc-echo-'));
-  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-  const { stdout } = spawnSync('pkg-config', ['--cflags', '--libs', 'libdpdk'], { encoding: 'utf8' });
-  const output = path.join(folder, 'echo');
-  const source = path.join(packageRoot(), 'test/peers/echo.c');
-  const words = ['-O2', '-Wall', '-Wextra', '-o', output, source, ...stdout.trim().split(/\s+/)];
-  const { status, stderr } = spawnSync('cc', words, { encoding: 'utf8' });
-  assert.equal(status, 0, stderr);
-  built = output;
-  return output;
-}
-
-/** test/peers/echo.c on the first NIC, in a mount namespace of its own with a hugetlbfs. */
-class Echo {
+/** test/peers/reflect.c on the first NIC, in a mount namespace of its own with a hugetlbfs. */
+class Mirror {
   readonly #child: ChildProcess;
   readonly #folder = mkdtempSync(path.join(tmpdir(), 'netvsc-huge-'));
   readonly #ended: Promise<unknown>;
 
-  constructor(t: TestContext, machine: string, memory: 'in-memory' | 'files', words: readonly string[]) {
+  constructor(t: TestContext, machine: string, memory: 'in-memory' | 'files', words: readonly string[] = []) {
     const file = openSync(`${this.#folder}/output`, 'w');
     const huge = `${this.#folder}/huge`;
     const files = ['--huge-dir', huge, '--huge-unlink', '--no-shconf', `--file-prefix=${machine}`];
-    const eal = [...(memory === 'files' ? files : ['--in-memory']), '--no-pci', '--no-telemetry', '--iova-mode=va'];
+    const eal = [...(memory === 'files' ? files : ['--in-memory']), '--no-pci', '--no-telemetry'];
     const mount = `mkdir ${huge} && mount -t hugetlbfs none ${huge} && exec "$@"`;
-    const command = [buildEcho(), ...eal, '-m', String(MEMORY_MB), '-l', '0', '--', ...words];
+    const command = [buildDpdkProgram(t, 'reflect'), ...eal, '-m', String(MEMORY_MB), '-l', '0', '--', ...words];
     this.#child = spawn('unshare', ['-m', '--propagation', 'private', 'sh', '-c', mount, 'sh', ...command], {
       stdio: ['ignore', file, file],
       env: runEnvironment(machine),
@@ -145,15 +128,6 @@ class Echo {
 
   get alive(): boolean {
     return this.#child.exitCode === null && this.#child.signalCode === null;
-  }
-
-  /** Asks it to end; its exit code. */
-  async end(): Promise<number | null> {
-    this.#child.kill('SIGTERM');
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), PATIENCE_MS);
-    await this.#ended;
-    clearTimeout(timer);
-    return this.#child.exitCode;
   }
 
   async kill(): Promise<void> {
@@ -191,11 +165,11 @@ for (const memory of ['in-memory', 'files'] as const) {
     }
     const place = await start(t, 'guest');
     const nic = place.host.nics[0]!;
-    const echo = new Echo(t, place.machine, memory, ['echo']);
-    await echo.until(() => /"started"/.test(echo.output));
+    const mirror = new Mirror(t, place.machine, memory);
+    await mirror.until(() => mirror.output.includes('started'));
     for (let i = 0; i < ROUNDS; i++) {
       place.bystander.send(32);
-      await echo.until(() => allBack(place.bystander));
+      await mirror.until(() => allBack(place.bystander));
     }
     const { guestPages, deaths, counters } = nic.state();
     assert.deepEqual([deaths, guestPages.refused], [0, 0], guestPages.lastRefusal);
@@ -207,7 +181,7 @@ for (const memory of ['in-memory', 'files'] as const) {
       /huge pages|not sealed against shrinking|anonymous memory|cannot be opened/,
     );
     t.diagnostic(JSON.stringify({ ...guestPages, messages: counters.txDirect }));
-    assert.equal(await echo.end(), 0, echo.output);
+    await mirror.kill();
     await closed(nic);
     await place.bystander.close();
   });
@@ -225,11 +199,11 @@ test('huge pages: killed while the host copies, three times; everything comes ba
   const before = { regions: arena.regions().map(({ name }) => name), free: arena.free() };
   for (let i = 0; i < 3; i++) {
     const copied = nic.state().guestPages.copiedBytes;
-    const echo = new Echo(t, machine, 'in-memory', ['flood', STATION, '1400']);
-    await echo.until(() => nic.state().guestPages.copiedBytes > copied + (10 << 20));
+    const mirror = new Mirror(t, machine, 'in-memory', [STATION, '1400']);
+    await mirror.until(() => nic.state().guestPages.copiedBytes > copied + (10 << 20));
     bystander.send(16);
-    await echo.until(() => allBack(bystander));
-    await echo.kill();
+    await mirror.until(() => allBack(bystander));
+    await mirror.kill();
     await closed(nic);
     bystander.send(16);
     bystander.check();
