@@ -58,7 +58,9 @@ function fetch(suite, folder) {
     'Dir::State::status': 'status',
     'Dir::Cache': 'cache',
   };
-  const lines = Object.entries(settings).map(([key, value]) => `${key} "${value === '-' ? '-' : path.join(folder, value)}";`);
+  const lines = Object.entries(settings).map(
+    ([key, value]) => `${key} "${value === '-' ? '-' : path.join(folder, value)}";`,
+  );
   writeFileSync(path.join(folder, 'apt.conf'), [...lines, 'APT::Sandbox::User "root";', ''].join('\n'));
   const archives = path.join(folder, 'cache/archives');
   const env = { ...process.env, APT_CONFIG: path.join(folder, 'apt.conf'), LC_ALL: 'C' };

@@ -1,0 +1,127 @@
+// The host that DPDK's driver meets, in the test's own process, with a port on its switch that the test looks through.
+import assert from 'node:assert/strict';
+import type { TestContext } from 'node:test';
+import { PollLoop } from '../../src/apps/loop.js';
+import { createDatapath } from '../../src/datapath/datapath.js';
+import { FrameWorkshop } from '../../src/host/frames.js';
+import { type FrameSpec, layFrames, RecordingPort, readFrame, type SeenFrame } from '../../src/host/frames-testing.js';
+import { Host, type HostNicOptions } from '../../src/host/host.js';
+import type { Nic } from '../../src/host/nic.js';
+import { UPLINK_FILTER, type Uplink } from '../../src/host/ports.js';
+import type { ProfileName } from '../../src/host/profiles.js';
+import { openUplink, parseUplink, type UplinkContext } from '../../src/host/uplinks/index.js';
+import { Arena } from '../../src/memory/arena.js';
+import { linuxSystem } from '../../src/memory/os/mman.js';
+import { machineName } from '../lifecycle/processes.js';
+
+export const ECHO_MAC = '02:00:00:ec:00:09';
+export const ECHO_IP = '10.0.0.9';
+export const STATION_MAC = Uint8Array.of(2, 0, 0, 0, 0, 0x51);
+
+/** A station of the test's own: sends any frame, keeps what it gets, as a wire has it (finished checksums, segments). */
+export class Station extends RecordingPort implements Uplink {
+  readonly #context: UplinkContext;
+  readonly #workshop: FrameWorkshop;
+
+  constructor(context: UplinkContext) {
+    super(context.arena, context.number, 'echo', UPLINK_FILTER);
+    this.#context = context;
+    this.#workshop = new FrameWorkshop(context.arena, context.datapath, 'test station');
+    this.macs = [STATION_MAC];
+    this.mtu = 9202;
+  }
+
+  /** Through the switch at once. */
+  send(...frames: readonly Omit<FrameSpec, 'source'>[]): void {
+    const table = layFrames(
+      this.arena,
+      frames.map((frame) => ({ ...frame, source: this.number })),
+    );
+    this.#context.sink.forward(table, frames.length);
+    this.arena.release(table);
+  }
+
+  override deliver(frames: number, count: number): void {
+    this.#workshop.begin(frames, count, 0);
+    for (let n = this.#workshop.next(); n > 0; n = this.#workshop.next()) {
+      for (let i = 0; i < n; i++) {
+        this.seen.push(readFrame(this.arena, this.arena.u32[(this.#workshop.output >>> 2) + i]!));
+      }
+    }
+  }
+
+  /** What it got, once there are so many. */
+  async got(count: number): Promise<SeenFrame[]> {
+    await until(
+      () => this.seen.length >= count,
+      () => `${this.seen.length} of ${count} frames came`,
+    );
+    return this.take();
+  }
+
+  poll(): number {
+    return 0;
+  }
+  tick(): void {}
+  fds(): readonly number[] {
+    return [];
+  }
+  arm(): boolean {
+    return true;
+  }
+  stats(): Record<string, number> {
+    return {};
+  }
+  close(): void {
+    this.#workshop.release();
+  }
+}
+
+export interface Rig {
+  readonly machine: string;
+  readonly arena: Arena;
+  readonly host: Host;
+  readonly nic: Nic;
+  /** Only with `station`. */
+  readonly station: Station;
+}
+
+/** A host with an echo station at ECHO_IP, or with a Station. DPDK takes the devices in the order of their UUIDs. */
+export function startRig(
+  t: TestContext,
+  options: { nics?: number; nic?: HostNicOptions; station?: boolean; profile?: ProfileName } = {},
+): Rig {
+  const { nics = 1, nic = {}, station: withStation = false, profile = 'ws2019' } = options;
+  const machine = machineName();
+  const arena = Arena.create({ bytes: (320 + nics * 320) << 20, system: linuxSystem });
+  let station: Station | undefined;
+  const host = Host.create({
+    ...{ arena, datapath: createDatapath(arena.memory), machine, profile },
+    nics: Array.from({ length: nics }, () => nic),
+    uplinks: [
+      (context) => {
+        if (!withStation) return openUplink(parseUplink(`echo:${ECHO_IP},${ECHO_MAC}`), context);
+        station = new Station(context);
+        return station;
+      },
+    ],
+  });
+  const loop = new PollLoop();
+  loop.add(host);
+  loop.start();
+  t.after(async () => {
+    await loop.stop();
+    loop.close();
+    host.close();
+  });
+  return { machine, arena, host, nic: host.nics[0]!, station: station! };
+}
+
+/** Waits for what the other side does. */
+export async function until(done: () => boolean, state: () => string = () => 'it never came to that'): Promise<void> {
+  const began = performance.now();
+  while (!done()) {
+    assert.ok(performance.now() - began < 30_000, state());
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
