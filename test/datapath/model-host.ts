@@ -329,14 +329,15 @@ export class ModelHost {
         continue;
       }
       const bytes = frame.bytes.slice();
-      // No bit says "UDP checksum not filled in": it is finished here.
-      if (parts === 1 && frame.flags & F.TX_UDP_CHECKSUM)
-        finishChecksums(bytes, frame.flags & F.TX_UDP_CHECKSUM, frame.l4Offset);
+      // No bit says "UDP checksum not filled in": it is finished here, and right then.
+      const udp = parts === 1 && (frame.flags & F.TX_UDP_CHECKSUM) !== 0;
+      const right = udp && finishChecksums(bytes, F.TX_UDP_CHECKSUM, frame.l4Offset);
+      const seen = right ? { ...frame, flags: (frame.flags & ~F.RX_L4_BAD) | F.UDP | F.RX_L4_GOOD } : frame;
       if (tso) restoreLength(bytes, bytes.length, (frame.flags & F.IPV6) !== 0);
       for (let part = 0; part < parts; part++) {
         const index = this.freeData.pop()!;
         const place = 1 | (part === 0 ? 2 : 0) | (part === parts - 1 ? 4 : 0);
-        this.#fill(index, frame, bytes.subarray(part * room, (part + 1) * room), parts > 1 ? place : 0);
+        this.#fill(index, seen, bytes.subarray(part * room, (part + 1) * room), parts > 1 ? place : 0);
         batch.push(index);
       }
       if (parts > 1) this.#count('rxCoalesced');

@@ -125,3 +125,28 @@ export async function until(done: () => boolean, state: () => string = () => 'it
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
 }
+
+/** DPDK's RTE_ETH_TX_OFFLOAD_* and RTE_ETH_RX_OFFLOAD_* that net_netvsc knows. */
+export const TX_OFFLOAD = {
+  VLAN_INSERT: 1 << 0,
+  IPV4_CKSUM: 1 << 1,
+  UDP_CKSUM: 1 << 2,
+  TCP_CKSUM: 1 << 3,
+  TCP_TSO: 1 << 5,
+  MULTI_SEGS: 1 << 15,
+} as const;
+export const RX_OFFLOAD = {
+  VLAN_STRIP: 1 << 0,
+  IPV4_CKSUM: 1 << 1,
+  UDP_CKSUM: 1 << 2,
+  TCP_CKSUM: 1 << 3,
+  RSS_HASH: 1 << 19,
+} as const;
+
+/** A copy of the frame with these addresses. */
+export function addressed(bytes: Uint8Array, to: Uint8Array, from: Uint8Array): Uint8Array {
+  const frame = bytes.slice();
+  frame.set(to, 0);
+  frame.set(from, 6);
+  return frame;
+}
