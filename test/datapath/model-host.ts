@@ -54,6 +54,7 @@ export interface ModelFrame {
   readonly mss: number;
   readonly l4Offset: number;
   readonly hash: number;
+  readonly hashInfo: number;
 }
 
 export interface PolledFrame extends ModelFrame {
@@ -271,7 +272,7 @@ export class ModelHost {
       const full = this.frames.length + added.length >= c.frameCapacity;
       if (full || used + count > c.fragmentCapacity) throw new Refused(E.TOO_MANY);
       const bytes = external.slice(at + dataAt, at + dataAt + dataBytes);
-      added.push({ ...infos, bytes, hash: 0, transaction: this.transactions.length, fragments: count });
+      added.push({ ...infos, bytes, hash: 0, hashInfo: 0, transaction: this.transactions.length, fragments: count });
       at += length;
     }
   }
@@ -355,7 +356,7 @@ export class ModelHost {
     const { c } = this;
     const infos: Info[] = [{ type: 0, value: receiveChecksum(frame.flags) }];
     if (frame.flags & F.VLAN) infos.push({ type: 6, value: vlanToInfo(frame.vlanTci) });
-    if (frame.flags & F.HASH) infos.push({ type: 8, value: frame.hash });
+    if (frame.flags & F.HASH) infos.push({ type: 8, value: frame.hash }, { type: 9, value: frame.hashInfo });
     if (place) infos.push({ type: 0x80000001, value: 1 | (place << 8) });
     const at = c.receiveBuffer + index * c.suballocationBytes;
     this.#memory.bytes.set(rndisHead(c.suballocationBytes, FRAME_AT, bytes.length, infos), at);

@@ -6,7 +6,7 @@ import { PACKET_FLAG } from '../../src/memory/layout.js';
 import { buildPacket, checksumField, type Packet, type PacketSpec } from '../../src/offload/offload-testing.js';
 import { transportChecksum } from '../../src/wire/checksum.js';
 import { DPDKS, type Dpdk, MISSING_DPDK, Pmd, type PmdFrame, type PmdWords } from './dpdk.js';
-import { addressed, type Rig, RX_OFFLOAD, STATION_MAC, startRig, TX_OFFLOAD } from './rig.js';
+import { addressed, macOf, type Rig, RX_OFFLOAD, STATION_MAC, startRig, TX_OFFLOAD } from './rig.js';
 
 const { TX_IP_CHECKSUM, TX_TCP_CHECKSUM, TX_UDP_CHECKSUM, RX_IP_GOOD, RX_L4_GOOD, RX_L4_BAD } = PACKET_FLAG;
 const ALL_TX = TX_OFFLOAD.IPV4_CKSUM | TX_OFFLOAD.UDP_CKSUM | TX_OFFLOAD.TCP_CKSUM | TX_OFFLOAD.TCP_TSO;
@@ -49,7 +49,7 @@ async function startBench(t: TestContext, dpdk: Dpdk, words: PmdWords = {}): Pro
   await pmd.ready();
   await pmd.do('configure', words);
   await pmd.do('start');
-  const mac = Uint8Array.from(Buffer.from(rig.nic.state().mac.replaceAll(':', ''), 'hex'));
+  const mac = macOf(rig.nic);
   return {
     ...rig,
     pmd,

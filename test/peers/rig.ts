@@ -150,3 +150,9 @@ export function addressed(bytes: Uint8Array, to: Uint8Array, from: Uint8Array): 
   frame.set(from, 6);
   return frame;
 }
+
+/** RTE_ETH_RSS_* of the driver's hash types. */
+export const RSS = { IPV4: 1 << 2, IPV4_TCP: 1 << 4, IPV6: 1 << 8, IPV6_TCP: 1 << 10 } as const;
+
+/** The NIC's address. */
+export const macOf = (nic: Nic): Uint8Array => Uint8Array.from(Buffer.from(nic.state().mac.replaceAll(':', ''), 'hex'));

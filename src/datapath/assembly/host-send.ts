@@ -192,7 +192,11 @@ function fill(ch: u32, frame: u32, flags: u32, bytes: u32, piece: u32): u32 {
   const at = takeSuballocation(ch);
   let info = putPpi(at + PACKET_HEADER, L.PPI_TYPE_CHECKSUM, checksumInfo(flags));
   if (flags & L.PACKET_FLAG_VLAN) info = putPpi(info, L.PPI_TYPE_VLAN, vlanInfo(load<u32>(frame, L.FRAME_VLAN_TCI)));
-  if (flags & L.PACKET_FLAG_HASH) info = putPpi(info, L.PPI_TYPE_HASH_VALUE, load<u32>(frame, L.FRAME_HASH));
+  if (flags & L.PACKET_FLAG_HASH) {
+    // DPDK takes the value only together with the other one.
+    info = putPpi(info, L.PPI_TYPE_HASH_VALUE, load<u32>(frame, L.FRAME_HASH));
+    info = putPpi(info, L.PPI_TYPE_HASH_INFO, load<u32>(frame, L.FRAME_HASH_INFO));
+  }
   if (piece != 0) info = putPpi(info, L.PPI_TYPE_PACKET_ID, 1 | (piece << 8));
   putPacketHeader(at, load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_BYTES), DATA_AT, bytes, info - at - PACKET_HEADER);
   copyFrame(at + DATA_AT, bytes);
