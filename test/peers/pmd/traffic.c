@@ -93,10 +93,10 @@ static int check(const struct plan *plan, struct rte_mbuf *m, uint64_t expected)
 }
 
 /* Sends [from, from + count) on queue 0 and waits for the answers, which come in order. Returns how many came. */
-static uint64_t window(const struct plan *plan, uint64_t from, unsigned count, uint64_t *altered) {
+static uint64_t window(const struct plan *plan, uint64_t from, unsigned count, uint64_t ms, uint64_t *altered) {
   struct rte_mbuf *out[WINDOW], *in[BURST];
   unsigned made = 0, sent = 0, back = 0;
-  uint64_t deadline = deadline_after(PATIENCE_MS);
+  uint64_t deadline = deadline_after(ms);
   while (made < count && (out[made] = make(plan, from + made, plan->source, 4000))) made++;
   while (back < made && !passed(deadline)) {
     if (sent < made) sent += rte_eth_tx_burst(port.id, 0, out + sent, (uint16_t)(made - sent));
@@ -114,16 +114,16 @@ static uint64_t window(const struct plan *plan, uint64_t from, unsigned count, u
   return back;
 }
 
-/* ping mac= source= target= [count=, 0 = for ever] [shortest= longest=] [cut=] [cycles=]: the port is stopped and started
- * `cycles` times on the way. */
+/* ping mac= source= target= [count=, 0 = for ever] [shortest= longest=] [cut=] [cycles=] [ms=]: the port is stopped and
+ * started `cycles` times on the way. It ends when an answer is wrong, or does not come for `ms`. */
 int ping(const struct words *words) {
   struct plan plan;
   int error = read_plan(words, &plan);
   uint64_t count = number_of(words, "count", 0), cycles = number_of(words, "cycles", 0);
-  uint64_t step = cycles ? count / cycles : 0, next = step, done = 0, lost = 0, altered = 0;
+  uint64_t ms = number_of(words, "ms", PATIENCE_MS), step = cycles ? count / cycles : 0, next = step, done = 0, lost = 0, altered = 0;
   while (error == 0 && (count == 0 || done < count) && !lost && !altered) {
     unsigned n = count == 0 || count - done > WINDOW ? WINDOW : (unsigned)(count - done);
-    uint64_t back = window(&plan, done, n, &altered);
+    uint64_t back = window(&plan, done, n, ms, &altered);
     done += n;
     lost = n > back ? n - back : 0;
     if (step && done >= next) {
