@@ -2,8 +2,19 @@
 // are processes that write to files: what they start may outlive them, and pipes must not wait for that.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
@@ -160,22 +171,22 @@ export class Program {
   }
 }
 
-const built = new Map<Dpdk, string>();
-
-/** Path of test/peers/pmd, built against that DPDK. */
+/** Path of test/peers/pmd, built against that DPDK when it has changed. */
 function buildPmd(dpdk: Dpdk): string {
-  const known = built.get(dpdk);
-  if (known) return known;
-  const folder = mkdtempSync(path.join(tmpdir(), 'netvsc-pmd-'));
-  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
   const source = path.join(packageRoot(), 'test/peers/pmd');
-  const sources = readdirSync(source).filter((name) => name.endsWith('.c'));
-  const output = path.join(folder, 'pmd');
-  const words = ['-O2', '-Wall', '-Wextra', ...dpdk.compile, '-o', output];
-  const files = sources.map((name) => path.join(source, name));
-  const { status, stderr } = spawnSync('cc', [...words, ...files, ...dpdk.link], { encoding: 'utf8' });
+  const names = readdirSync(source).sort();
+  const words = ['-O2', '-Wall', '-Wextra', ...dpdk.compile];
+  const hash = createHash('sha256').update([dpdk.name, ...words, ...dpdk.link].join('\n'));
+  for (const name of names) hash.update(readFileSync(path.join(source, name)));
+  const output = path.join(packageRoot(), `dist/native/pmd-${hash.digest('hex').slice(0, 16)}`);
+  if (existsSync(output)) return output;
+  mkdirSync(path.dirname(output), { recursive: true });
+  const files = names.filter((name) => name.endsWith('.c')).map((name) => path.join(source, name));
+  // Test files run side by side: the last one that has built it leaves the same.
+  const draft = `${output}.${process.pid}`;
+  const { status, stderr } = spawnSync('cc', [...words, '-o', draft, ...files, ...dpdk.link], { encoding: 'utf8' });
   assert.equal(status, 0, stderr);
-  built.set(dpdk, output);
+  renameSync(draft, output);
   return output;
 }
 
