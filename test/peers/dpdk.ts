@@ -104,6 +104,7 @@ export class Program {
   readonly #output: string;
   readonly #ended: Promise<unknown>;
 
+  /** `before`: words that start the whole. */
   constructor(
     t: TestContext,
     machine: string,
@@ -111,10 +112,11 @@ export class Program {
     program: string,
     lcores: string,
     words: readonly string[] = [],
+    before: readonly string[] = [],
   ) {
     this.#output = path.join(this.#folder, `output${++logs}`);
     const file = openSync(this.#output, 'w');
-    const command = [...dpdk.launcher, program, ...EAL, ...dpdk.drivers, '-l', lcores, '--', ...words];
+    const command = [...before, ...dpdk.launcher, program, ...EAL, ...dpdk.drivers, '-l', lcores, '--', ...words];
     this.#child = spawn(command[0]!, command.slice(1), {
       stdio: ['pipe', file, file],
       env: runEnvironment(machine),

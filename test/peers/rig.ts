@@ -8,7 +8,6 @@ import { type FrameSpec, layFrames, RecordingPort, readFrame, type SeenFrame } f
 import { Host, type HostNicOptions } from '../../src/host/host.js';
 import type { Nic } from '../../src/host/nic.js';
 import { UPLINK_FILTER, type Uplink } from '../../src/host/ports.js';
-import type { ProfileName } from '../../src/host/profiles.js';
 import { openUplink, parseUplink, type UplinkContext } from '../../src/host/uplinks/index.js';
 import { Arena } from '../../src/memory/arena.js';
 import { linuxSystem } from '../../src/memory/os/mman.js';
@@ -23,11 +22,11 @@ export class Station extends RecordingPort implements Uplink {
   readonly #context: UplinkContext;
   readonly #workshop: FrameWorkshop;
 
-  constructor(context: UplinkContext) {
+  constructor(context: UplinkContext, index: number) {
     super(context.arena, context.number, 'echo', UPLINK_FILTER);
     this.#context = context;
-    this.#workshop = new FrameWorkshop(context.arena, context.datapath, 'test station');
-    this.macs = [STATION_MAC];
+    this.#workshop = new FrameWorkshop(context.arena, context.datapath, `test station ${index}`);
+    this.macs = [Uint8Array.of(...STATION_MAC.subarray(0, 5), STATION_MAC[5]! + index)];
     this.mtu = 9202;
   }
 
@@ -82,29 +81,30 @@ export interface Rig {
   readonly arena: Arena;
   readonly host: Host;
   readonly nic: Nic;
-  /** Only with `station`. */
+  /** Only with `station` or `stations`: the first one, and all. */
   readonly station: Station;
+  readonly stations: readonly Station[];
 }
 
-/** A host with an echo station at ECHO_IP, or with a Station. DPDK takes the devices in the order of their UUIDs. */
+/** A host with an echo station at ECHO_IP, or with Stations. DPDK takes the devices in the order of their UUIDs. */
 export function startRig(
   t: TestContext,
-  options: { nics?: number; nic?: HostNicOptions; station?: boolean; profile?: ProfileName } = {},
+  options: { nics?: number; nic?: HostNicOptions; station?: boolean; stations?: number } = {},
 ): Rig {
-  const { nics = 1, nic = {}, station: withStation = false, profile = 'ws2019' } = options;
+  const { nics = 1, nic = {}, station = false, stations: count = station ? 1 : 0 } = options;
   const machine = machineName();
   const arena = Arena.create({ bytes: (320 + nics * 320) << 20, system: linuxSystem });
-  let station: Station | undefined;
+  const stations: Station[] = [];
+  const echo = (context: UplinkContext) => openUplink(parseUplink(`echo:${ECHO_IP},${ECHO_MAC}`), context);
+  const plug = (context: UplinkContext) => {
+    const made = new Station(context, stations.length);
+    stations.push(made);
+    return made;
+  };
   const host = Host.create({
-    ...{ arena, datapath: createDatapath(arena.memory), machine, profile },
+    ...{ arena, datapath: createDatapath(arena.memory), machine, profile: 'ws2019' },
     nics: Array.from({ length: nics }, () => nic),
-    uplinks: [
-      (context) => {
-        if (!withStation) return openUplink(parseUplink(`echo:${ECHO_IP},${ECHO_MAC}`), context);
-        station = new Station(context);
-        return station;
-      },
-    ],
+    uplinks: count === 0 ? [echo] : Array.from({ length: count }, () => plug),
   });
   const loop = new PollLoop();
   loop.add(host);
@@ -114,7 +114,7 @@ export function startRig(
     loop.close();
     host.close();
   });
-  return { machine, arena, host, nic: host.nics[0]!, station: station! };
+  return { machine, arena, host, nic: host.nics[0]!, station: stations[0]!, stations };
 }
 
 /** Waits for what the other side does. */
