@@ -3,7 +3,16 @@
 // want. Nothing is installed and no right is needed.
 //   node scripts/dpdk.mjs [SUITE]      default trixie; once there it is not fetched again
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -12,12 +21,14 @@ const KEYS = '/usr/share/keyrings/debian-archive-keyring.gpg';
 /** dpdk-dev wants them, dpdk-testpmd does not: taken as installed, which saves most of the download. */
 const NOT_WANTED = ['libdpdk-dev', 'python3', 'rdma-core'];
 const TIMEOUT_MS = 180_000;
+/** Raised when what is in the folder changes. */
+const FORMAT = 1;
 
 /** Where that suite's DPDK is, or will be. `peer.json` in it says what is where, as paths from there. */
 export function dpdkFolder(suite) {
   const { XDG_CACHE_HOME: cache } = process.env;
   const base = cache?.startsWith('/') ? cache : path.join(homedir(), '.cache');
-  return path.join(base, 'netvsc', `dpdk-${suite}`);
+  return path.join(base, 'netvsc', `dpdk-${suite}-${FORMAT}`);
 }
 
 function ran(command, words, options = {}) {
@@ -85,6 +96,9 @@ function fetch(suite, folder) {
     if (!name) throw new Error(`no ${pattern} in ${at} of ${suite}'s packages`);
     return `${at}/${name}`;
   };
+  const [, flags] = /^Cflags:(.*)$/m.exec(
+    readFileSync(path.join(folder, libraries, 'pkgconfig/libdpdk-libs.pc'), 'utf8'),
+  );
   const peer = {
     version: version.split('-')[0],
     loader: found(libraries, /^ld-linux/),
@@ -92,6 +106,7 @@ function fetch(suite, folder) {
     plugins: found(`${libraries}/dpdk`, /^pmds-/),
     testpmd: found('root/usr/bin', /^dpdk-testpmd$/),
     include: ['root/usr/include/dpdk', `root/usr/include/${triplet}/dpdk`],
+    flags: flags.split(/\s+/).filter((word) => word !== '' && !word.startsWith('-I')),
   };
   writeFileSync(path.join(folder, 'peer.json'), `${JSON.stringify(peer, null, 2)}\n`);
   for (const name of ['state', 'cache']) rmSync(path.join(folder, name), { recursive: true });

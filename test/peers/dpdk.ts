@@ -15,14 +15,15 @@ import {
   renameSync,
   rmSync,
 } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { packageRoot } from '../../src/apps/package-info.js';
 import { runEnvironment } from '../../src/apps/run/run.js';
 
 /** No huge pages, no root, no shared files; page numbers are virtual. */
-const EAL = ['--no-huge', '--no-pci', '--no-telemetry', '--no-shconf', '--iova-mode=va', '-m', '160'];
+export const EAL = ['--no-huge', '--no-pci', '--no-telemetry', '--no-shconf', '--iova-mode=va', '-m', '160'];
 const PATIENCE_MS = 60_000;
 const SYSTEM_TESTPMD = '/usr/bin/dpdk-testpmd';
 /** What pmd/ calls, where there is no pkg-config for it. */
@@ -54,10 +55,12 @@ function systemDpdk(): Dpdk | undefined {
   };
 }
 
-/** The one that scripts/dpdk.mjs fetched. */
+const script = pathToFileURL(path.join(packageRoot(), 'scripts/dpdk.mjs')).href;
+const { dpdkFolder } = (await import(script)) as { dpdkFolder(suite: string): string };
+
+/** The one that scripts/dpdk.mjs fetched, of another suite when NETVSC_DPDK names one. */
 function fetchedDpdk(): Dpdk | undefined {
-  const { XDG_CACHE_HOME: cache, NETVSC_DPDK: suite = 'trixie' } = process.env;
-  const folder = path.join(cache?.startsWith('/') ? cache : path.join(homedir(), '.cache'), 'netvsc', `dpdk-${suite}`);
+  const folder = dpdkFolder(process.env.NETVSC_DPDK ?? 'trixie');
   const said = path.join(folder, 'peer.json');
   if (!existsSync(said)) return undefined;
   const peer = JSON.parse(readFileSync(said, 'utf8'));
@@ -68,15 +71,9 @@ function fetchedDpdk(): Dpdk | undefined {
     name: peer.version,
     version: Number.parseFloat(peer.version),
     testpmd: at(peer.testpmd),
-    launcher: [at(peer.loader), '--library-path', `${libraries}:${plugins}`],
+    launcher: [at(peer.loader), '--inhibit-cache', '--library-path', `${libraries}:${plugins}`],
     drivers: ['-d', plugins],
-    compile: [
-      ...peer.include.map((name: string) => `-I${at(name)}`),
-      '-include',
-      'rte_config.h',
-      '-march=corei7',
-      '-mrtm',
-    ],
+    compile: [...peer.include.map((name: string) => `-I${at(name)}`), ...peer.flags],
     // Its libraries want a newer C library than the linker knows.
     link: [`-L${libraries}`, '-Wl,--as-needed,--allow-shlib-undefined', ...LIBRARIES.map((name) => `-lrte_${name}`)],
   };
@@ -173,17 +170,25 @@ export class Program {
   }
 }
 
-/** Path of test/peers/pmd, built against that DPDK when it has changed. */
-function buildPmd(dpdk: Dpdk): string {
-  const source = path.join(packageRoot(), 'test/peers/pmd');
-  const names = readdirSync(source).sort();
-  const words = ['-O2', '-Wall', '-Wextra', ...dpdk.compile];
+/** Why programs cannot be built for the system's DPDK, or false. */
+export const noDpdkBuild = (): string | false => (DPDKS[0] === system && system ? false : MISSING_DPDK[0]!);
+
+/** Path of a C program, built against that DPDK (the system's, unless told) when it has changed. `name`: its source, a file or
+ *  a folder, from the package's root on. */
+export function buildPmd(name = 'test/peers/pmd', dpdk: Dpdk = DPDKS[0]!): string {
+  const source = path.join(packageRoot(), name);
+  const sources = name.endsWith('.c')
+    ? [source]
+    : readdirSync(source)
+        .sort()
+        .map((file) => path.join(source, file));
+  const words = ['-O3', '-Wall', '-Wextra', ...dpdk.compile];
   const hash = createHash('sha256').update([dpdk.name, ...words, ...dpdk.link].join('\n'));
-  for (const name of names) hash.update(readFileSync(path.join(source, name)));
+  for (const file of sources) hash.update(readFileSync(file));
   const output = path.join(packageRoot(), `dist/native/pmd-${hash.digest('hex').slice(0, 16)}`);
   if (existsSync(output)) return output;
   mkdirSync(path.dirname(output), { recursive: true });
-  const files = names.filter((name) => name.endsWith('.c')).map((name) => path.join(source, name));
+  const files = sources.filter((file) => file.endsWith('.c'));
   // Test files run side by side: the last one that has built it leaves the same.
   const draft = `${output}.${process.pid}`;
   const { status, stderr } = spawnSync('cc', [...words, '-o', draft, ...files, ...dpdk.link], { encoding: 'utf8' });
@@ -219,7 +224,7 @@ export class Pmd {
   #read = 0;
 
   constructor(t: TestContext, machine: string, dpdk: Dpdk) {
-    this.program = new Program(t, machine, dpdk, buildPmd(dpdk), '0');
+    this.program = new Program(t, machine, dpdk, buildPmd('test/peers/pmd', dpdk), '0');
   }
 
   /** The driver has attached; how many ports it has. */
