@@ -1,7 +1,7 @@
 // A worker that passes packets between two TAP interfaces as they are: the baseline for the NetVSC path, which does the
 // same with a guest, a host and a switch in between. Same loop, same reads and writes.
 import { parentPort, workerData } from 'node:worker_threads';
-import { type Pollable, PollLoop } from '../src/apps/loop.js';
+import { type Pollable, PollLoop } from '../src/ethdev/loop.js';
 import { Arena } from '../src/memory/arena.js';
 import { linuxSystem } from '../src/memory/os/mman.js';
 import { inNetwork } from '../src/memory/os/netns.js';

@@ -2,6 +2,7 @@
 // receives goes to the stack. Checksum and segmentation requests pass both ways in the virtio_net_hdr.
 import type { Datapath } from '../datapath/datapath.js';
 import { VNET_HEADER_BYTES } from '../datapath/datapath.js';
+import type { Pollable } from '../ethdev/loop.js';
 import type { Arena } from '../memory/arena.js';
 import { MBUF, PACKET_FLAG } from '../memory/layout.js';
 import { ERRNO } from '../memory/os/libc.js';
@@ -9,7 +10,6 @@ import { TapIo } from '../memory/os/packet-io.js';
 import type { NetvscDevice } from '../netvsc/device.js';
 import { Segmenter } from '../offload/segmentation.js';
 import type { GuestNic } from './guest-nic.js';
-import type { Pollable } from './loop.js';
 
 const BURST = 32;
 const EIO = ERRNO.EIO!;
@@ -80,7 +80,9 @@ export class TapNic implements Pollable {
   }
 
   step(): number {
-    const received = this.#toTap(); // first, for what came already should not wait for a look at the TAP
+    const queues = this.device.info?.queues ?? 1;
+    let received = 0; // first, for what came already should not wait for a look at the TAP
+    for (let queue = 0; queue < queues; queue++) received += this.#toTap(queue);
     return received + this.#fromTap();
   }
 
@@ -176,8 +178,8 @@ export class TapNic implements Pollable {
   }
 
   /** Driver to kernel. */
-  #toTap(): number {
-    const count = this.device.poll(this.#received, BURST);
+  #toTap(queue: number): number {
+    const count = this.device.poll(this.#received, BURST, queue);
     if (count === 0) return 0;
     const u32 = this.#u32;
     const list = this.#received >>> 2;

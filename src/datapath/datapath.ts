@@ -27,6 +27,10 @@ export interface Datapath {
   poolGet(pool: number, handles: number, count: number): number;
   /** Returns mbuf chains to their pools. */
   mbufFree(handles: number, count: number): void;
+  /** Which stack of pools for several threads this instance uses (default 0). Each thread needs its own. */
+  useLcore(lcore: number): void;
+  /** Drops a reference to an EXTERNAL_BUFFER. */
+  externalDrop(external: number): void;
 
   /** Sends up to `count` mbuf chains; returns how many were taken (the driver owns those from then on). */
   guestSend(queue: number, handles: number, count: number): number;

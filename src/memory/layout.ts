@@ -104,6 +104,10 @@ export const MBUF = cells('MBUF', {
   room: 'u32', // bytes of data room
   buffer: 'u32', // arena address of the data room
   user: 'u32',
+  // From here on a second cache line, which nobody touches for a packet that does not need it.
+  borrowed: 'u32', // EXTERNAL: its EXTERNAL_BUFFER; INDIRECT: the mbuf whose data room it uses
+  port: 'u32', // port that it came from
+  timestamp: 'u64', // nanoseconds since 1970, or 0
 });
 
 /** What an mbuf's or a frame's flags cell says. */
@@ -123,9 +127,24 @@ export const PACKET_FLAG = {
   RX_COALESCED: 0x1000, // several segments in one (RSC); mss says how large each was
   TCP: 0x2000,
   UDP: 0x4000,
+  EXTERNAL: 0x8000, // the data room is somebody else's, who is told when the last mbuf that uses it is freed
+  INDIRECT: 0x10000, // the data room is another mbuf's
 } as const;
 
-/** A pool of packet buffers: LIFO stack of handles. */
+/** Data that mbufs borrow: when the last of them is freed it goes on the list of its owner. */
+export const EXTERNAL_BUFFER = cells(
+  'EXTERNAL_BUFFER',
+  {
+    references: 'u32',
+    next: 'u32', // on the owner's list
+    owner: 'u32', // address of the list's head: the last one freed, or 0
+    id: 'u32', // the owner's own
+  },
+  16,
+);
+
+/** A pool of packet buffers: LIFO stack of handles. A pool of several threads is a row of these, one for each lcore (the
+ *  pool's address is the first one's): stacks of their own in front of a shared one. */
 export const POOL = cells('POOL', {
   base: 'u32',
   stride: 'u32',
@@ -134,7 +153,34 @@ export const POOL = cells('POOL', {
   free: 'u32', // handles on the stack
   room: 'u32',
   headroom: 'u32', // bytes kept free in front of a fresh buffer's data
+  capacity: 'u32', // handles that the stack may hold; a pool of one thread never reaches it
+  shared: 'u32', // POOL_SHARED, or 0
   exhausted: 'u64', // requests refused for want of a buffer
+});
+
+/** What the lcores of a pool share: a stack of handles behind a lock. */
+export const POOL_SHARED = cells('POOL_SHARED', {
+  lock: 'u32', // 1 while a thread moves handles
+  free: 'u32',
+  stack: 'u32',
+  bulk: 'u32', // handles that move at once
+});
+
+/** A port's queue, as the thread that polls it and the control thread see it. */
+export const PORT_QUEUE = cells('PORT_QUEUE', {
+  state: 'u32', // QUEUE_STATE
+});
+
+/** Only who changes READY to BUSY may use the queue, and puts READY back; control code changes READY to STOPPED. */
+export const QUEUE_STATE = { STOPPED: 0, READY: 1, BUSY: 2 } as const;
+
+/** What a virtual device counts of one queue in one direction. */
+export const PORT_COUNTERS = cells('PORT_COUNTERS', {
+  packets: 'u64',
+  bytes: 'u64',
+  errors: 'u64',
+  missed: 'u64',
+  noMbufs: 'u64',
 });
 
 /** One send in flight: its transaction id is slot | generation << 16 with TX_TRANSACTION above it. */
@@ -397,7 +443,11 @@ export const LAYOUTS = [
   CHANNEL_END,
   EVENT,
   MBUF,
+  EXTERNAL_BUFFER,
   POOL,
+  POOL_SHARED,
+  PORT_QUEUE,
+  PORT_COUNTERS,
   TX_SLOT,
   GUEST_QUEUE,
   GPA_REGION,

@@ -1,8 +1,8 @@
 // The host that DPDK's driver meets, in the test's own process, with a port on its switch that the test looks through.
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
-import { PollLoop } from '../../src/apps/loop.js';
 import { createDatapath } from '../../src/datapath/datapath.js';
+import { PollLoop } from '../../src/ethdev/loop.js';
 import { FrameWorkshop } from '../../src/host/frames.js';
 import { type FrameSpec, layFrames, RecordingPort, readFrame, type SeenFrame } from '../../src/host/frames-testing.js';
 import { Host, type HostNicOptions } from '../../src/host/host.js';

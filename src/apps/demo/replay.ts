@@ -2,12 +2,12 @@
 // Checksums and tags are left to the offloads, so that these are at work too.
 import { readFileSync } from 'node:fs';
 import type { Datapath } from '../../datapath/datapath.js';
+import type { Pollable } from '../../ethdev/loop.js';
 import type { Arena } from '../../memory/arena.js';
 import { MBUF, PACKET_FLAG } from '../../memory/layout.js';
 import { parseMac } from '../../wire/address-text.js';
 import { readCapture } from '../../wire/pcap.js';
 import type { GuestNic } from '../guest-nic.js';
-import type { Pollable } from '../loop.js';
 
 const BURST = 32;
 /** How long nothing may arrive before what is missing counts as lost. */

@@ -1,6 +1,7 @@
 // netvsc host: the Hyper-V side of a machine as a process of its own. Guests find their devices in the machine directory.
 import { randomInt } from 'node:crypto';
 import { createDatapath } from '../../datapath/datapath.js';
+import { loopEpochNs, PollLoop } from '../../ethdev/loop.js';
 import { Host } from '../../host/host.js';
 import type { ProfileName } from '../../host/profiles.js';
 import type { HostState } from '../../host/state.js';
@@ -9,7 +10,6 @@ import { Arena } from '../../memory/arena.js';
 import { linuxSystem } from '../../memory/os/mman.js';
 import { removeStaleMachines } from '../../memory/rundir.js';
 import { type Interrupted, onInterrupt } from '../interrupt.js';
-import { loopEpochNs, PollLoop } from '../loop.js';
 
 /** Rings, receive and send buffers of a NIC, and the guest pages that the host maps. */
 const BYTES_PER_NIC = 384 << 20;

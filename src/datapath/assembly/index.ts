@@ -4,6 +4,6 @@ export { guestSend } from './guest-send';
 export { hostComplete, hostPoll } from './host-poll';
 export { hostDivide, hostReset, hostSend, hostSendControl } from './host-send';
 export * from './offload-exports';
-export { mbufFree, poolGet } from './pool';
+export { externalDrop, mbufFree, poolGet, useLcore } from './pool';
 export { endInit, ringMask, ringReadable, ringSend, ringUnmask } from './ring';
 export { useScratch } from './scratch';

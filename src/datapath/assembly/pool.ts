@@ -1,16 +1,65 @@
-// Packet buffers: LIFO stacks, so that the buffers in use stay in the cache (facts/performance.md 8.2).
+// Packet buffers: LIFO stacks, so that the buffers in use stay in the cache (facts/performance.md 8.2). Each thread has a
+// stack of its own; those of a pool of several threads exchange handles in bulk with a shared one.
 import * as L from './generated';
+
+const BORROWED: u32 = L.PACKET_FLAG_EXTERNAL | L.PACKET_FLAG_INDIRECT;
+
+/** From a pool's address to this thread's stack. */
+let own: u32 = 0;
+
+export function useLcore(lcore: u32): void {
+  own = lcore * L.SIZEOF_POOL;
+}
+
+function lock(shared: u32): void {
+  while (atomic.cmpxchg<u32>(shared + L.POOL_SHARED_LOCK, 0, 1) != 0) {}
+}
+
+@inline
+function unlock(shared: u32): void {
+  atomic.store<u32>(shared + L.POOL_SHARED_LOCK, 0);
+}
+
+/** Fills an empty stack. Returns how many handles are on it. */
+function refill(stack: u32): u32 {
+  const shared = load<u32>(stack, L.POOL_SHARED);
+  if (shared == 0) return 0;
+  lock(shared);
+  const there = load<u32>(shared, L.POOL_SHARED_FREE);
+  const wanted = load<u32>(shared, L.POOL_SHARED_BULK);
+  const n = wanted < there ? wanted : there;
+  memory.copy(load<u32>(stack, L.POOL_STACK), load<u32>(shared, L.POOL_SHARED_STACK) + ((there - n) << 2), n << 2);
+  store<u32>(shared, there - n, L.POOL_SHARED_FREE);
+  unlock(shared);
+  return n;
+}
+
+/** Makes room on a full stack. Returns how many handles are left on it. */
+function spill(stack: u32, free: u32): u32 {
+  const shared = load<u32>(stack, L.POOL_SHARED);
+  const n = load<u32>(shared, L.POOL_SHARED_BULK);
+  lock(shared);
+  const there = load<u32>(shared, L.POOL_SHARED_FREE);
+  memory.copy(load<u32>(shared, L.POOL_SHARED_STACK) + (there << 2), load<u32>(stack, L.POOL_STACK) + ((free - n) << 2), n << 2);
+  store<u32>(shared, there + n, L.POOL_SHARED_FREE);
+  unlock(shared);
+  return free - n;
+}
 
 /** A reset buffer, or 0 when the pool is empty. */
 @inline
 export function take(pool: u32): u32 {
-  const free = load<u32>(pool, L.POOL_FREE);
+  const stack = pool + own;
+  let free = load<u32>(stack, L.POOL_FREE);
   if (free == 0) {
-    store<u64>(pool, load<u64>(pool, L.POOL_EXHAUSTED) + 1, L.POOL_EXHAUSTED);
-    return 0;
+    free = refill(stack);
+    if (free == 0) {
+      store<u64>(stack, load<u64>(stack, L.POOL_EXHAUSTED) + 1, L.POOL_EXHAUSTED);
+      return 0;
+    }
   }
-  store<u32>(pool, free - 1, L.POOL_FREE);
-  const mbuf = load<u32>(load<u32>(pool, L.POOL_STACK) + ((free - 1) << 2));
+  store<u32>(stack, free - 1, L.POOL_FREE);
+  const mbuf = load<u32>(load<u32>(stack, L.POOL_STACK) + ((free - 1) << 2));
   store<u32>(mbuf, load<u32>(mbuf, L.MBUF_BUFFER) + load<u32>(pool, L.POOL_HEADROOM), L.MBUF_DATA);
   store<u32>(mbuf, 0, L.MBUF_DATA_LENGTH);
   store<u32>(mbuf, 0, L.MBUF_PACKET_LENGTH);
@@ -21,18 +70,64 @@ export function take(pool: u32): u32 {
   return mbuf;
 }
 
+@inline
+function giveBack(mbuf: u32): void {
+  const stack = load<u32>(mbuf, L.MBUF_POOL) + own;
+  let free = load<u32>(stack, L.POOL_FREE);
+  if (free == load<u32>(stack, L.POOL_CAPACITY)) free = spill(stack, free);
+  store<u32>(load<u32>(stack, L.POOL_STACK) + (free << 2), mbuf);
+  store<u32>(stack, free + 1, L.POOL_FREE);
+}
+
+/** Drops a reference; true when it was the last one. Who holds the only one needs no atomic. */
+@inline
+function drop(cell: u32): bool {
+  if (load<u32>(cell) == 1) {
+    store<u32>(cell, 0);
+    return true;
+  }
+  return atomic.sub<u32>(cell, 1) == 1;
+}
+
+/** Gives a buffer its own data room again. */
+function detach(mbuf: u32, flags: u32): void {
+  const borrowed = load<u32>(mbuf, L.MBUF_BORROWED);
+  store<u32>(mbuf, flags & ~BORROWED, L.MBUF_FLAGS);
+  store<u32>(mbuf, mbuf + L.SIZEOF_MBUF, L.MBUF_BUFFER);
+  store<u32>(mbuf, load<u32>(load<u32>(mbuf, L.MBUF_POOL), L.POOL_ROOM), L.MBUF_ROOM);
+  if (flags & L.PACKET_FLAG_EXTERNAL) externalDrop(borrowed);
+  else freeSegment(borrowed);
+}
+
+/** Drops a reference to an EXTERNAL_BUFFER. */
+export function externalDrop(external: u32): void {
+  if (!drop(external + L.EXTERNAL_BUFFER_REFERENCES)) return;
+  const owner = load<u32>(external, L.EXTERNAL_BUFFER_OWNER);
+  let first = atomic.load<u32>(owner);
+  for (;;) {
+    store<u32>(external, first, L.EXTERNAL_BUFFER_NEXT);
+    const seen = atomic.cmpxchg<u32>(owner, first, external);
+    if (seen == first) return;
+    first = seen;
+  }
+}
+
+function freeSegment(mbuf: u32): void {
+  if (!drop(mbuf + L.MBUF_REFERENCES)) return;
+  const flags = load<u32>(mbuf, L.MBUF_FLAGS);
+  if (flags & BORROWED) detach(mbuf, flags);
+  giveBack(mbuf);
+}
+
 /** Drops a reference to each segment of a chain; those that nobody holds any more go back to their pools. */
 export function freeChain(head: u32): void {
   let mbuf = head;
   while (mbuf != 0) {
     const next = load<u32>(mbuf, L.MBUF_NEXT);
-    const references = load<u32>(mbuf, L.MBUF_REFERENCES) - 1;
-    store<u32>(mbuf, references, L.MBUF_REFERENCES);
-    if (references == 0) {
-      const pool = load<u32>(mbuf, L.MBUF_POOL);
-      const free = load<u32>(pool, L.POOL_FREE);
-      store<u32>(load<u32>(pool, L.POOL_STACK) + (free << 2), mbuf);
-      store<u32>(pool, free + 1, L.POOL_FREE);
+    if (drop(mbuf + L.MBUF_REFERENCES)) {
+      const flags = load<u32>(mbuf, L.MBUF_FLAGS);
+      if (flags & BORROWED) detach(mbuf, flags);
+      giveBack(mbuf);
     }
     mbuf = next;
   }

@@ -1,10 +1,10 @@
-// The loop of a data worker: steps everything it owns by polling, sleeps in poll(2) when all of it is idle
+// The loop of a thread that polls: steps everything it owns by polling, sleeps in poll(2) when all of it is idle
 // (facts/performance.md 5: spin about 50 us, unmask, look again, sleep). Control-path code runs in the event-loop turns
 // between bursts.
 import { EventFd } from '../memory/os/eventfd.js';
 import { PollSet } from '../memory/os/poll.js';
 
-/** Something that a data worker polls. */
+/** Something that a loop polls. */
 export interface Pollable {
   /** One bounded burst of work; returns how many packets or messages it handled. */
   step(): number;

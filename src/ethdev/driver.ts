@@ -1,0 +1,130 @@
+// What a driver is to the device API. A driver has two halves: control code in the thread that probed the device, and
+// bursts in whatever thread polls a queue, made there from a description of plain data.
+
+import type { Datapath } from '../datapath/datapath.js';
+import type { Arena } from '../memory/arena.js';
+import type { Devargs } from './devargs.js';
+import type { Mempool } from './mempool.js';
+import type {
+  BasicStats,
+  DescriptorStatus,
+  LinkStatus,
+  PortConfig,
+  PortEvent,
+  PortInfo,
+  QueueStats,
+  ReceiveFilter,
+} from './types.js';
+
+/** A thread that runs bursts. All lcores of a process work on one arena. */
+export interface Lcore {
+  readonly arena: Arena;
+  /** This thread's instance. */
+  readonly datapath: Datapath;
+  /** Number of its stack in every pool, 0 = the control thread. */
+  readonly lcore: number;
+  /** Zeroed bytes of the arena for this thread, until it ends. */
+  reserve(name: string, bytes: number): number;
+}
+
+/** Receives on one queue, in one thread at a time. */
+export interface RxBurst {
+  /** Puts up to `max` mbufs (the caller's from then on) into the u32 array at `handles`; returns how many. */
+  burst(handles: number, max: number): number;
+  /** Asks for a wake-up by fds(). False = something is there already. Absent: the queue has no interrupts. */
+  arm?(): boolean;
+  /** Back to polling. */
+  disarm?(): void;
+  fds?(): readonly number[];
+  close(): void;
+}
+
+/** Sends on one queue, in one thread at a time. */
+export interface TxBurst {
+  /** Sends up to `count` mbuf chains; returns how many were taken, from the front. The others stay the caller's. */
+  burst(handles: number, count: number): number;
+  close(): void;
+}
+
+export interface RxQueueSetup {
+  /** Packets that may wait; a power of two is not needed. 0 = usual number. */
+  readonly descriptors: number;
+  readonly pool: Mempool;
+}
+
+export interface TxQueueSetup {
+  readonly descriptors: number;
+}
+
+/** What a driver gets to work with. */
+export interface DriverContext extends Lcore {
+  /** Lcores that may poll. */
+  readonly lcores: number;
+  /** All mempools lie in it: memory that a host can read. */
+  readonly packetMemory: { readonly address: number; readonly bytes: number };
+  /** What the composition gives its drivers, by driver (machine directories and such). */
+  readonly services: unknown;
+  /** Tells the user, once each. */
+  log(line: string): void;
+}
+
+/** A probed device: the control half. Calls come one after the other; `running` queues are stopped around those that say so. */
+export interface PortDriver {
+  /** Has the permanent address at first. */
+  readonly mac: string;
+  /** MTU in force. */
+  readonly mtu: number;
+  /** Called for events, from then on until close(). */
+  onEvent: ((event: PortEvent) => void) | undefined;
+  info(): PortInfo;
+  /** Stopped. The config is within info()'s limits. Throws PortError; the old configuration stays then. */
+  configure(config: Required<Omit<PortConfig, 'mtu'>>): Promise<void>;
+  setupRx(queue: number, setup: RxQueueSetup): void;
+  setupTx(queue: number, setup: TxQueueSetup): void;
+  /** Everything is set up; from its end on bursts may run. */
+  start(): Promise<void>;
+  /** No burst runs any more. */
+  stop(): Promise<void>;
+  /** Stopped. Gives everything back; never throws. */
+  close(): Promise<void>;
+  /** Plain data from which rx.open() and tx.open() of the Driver make a queue in any thread, valid until close(). Configured. */
+  rxQueue(queue: number): unknown;
+  txQueue(queue: number): unknown;
+  link(): LinkStatus;
+  stats(): BasicStats;
+  queueStats(queue: number): QueueStats | undefined;
+  /** Names and values, after the generic ones. */
+  xstats(): [name: string, value: number][];
+  resetStats(): void;
+  /** Stopped. */
+  setMtu?(mtu: number): Promise<void>;
+  setFilter?(filter: ReceiveFilter): Promise<void>;
+  /** Stopped or not. Absent: the device has one address for good. */
+  setMac?(mac: string): Promise<void>;
+  setLink?(up: boolean): Promise<void>;
+  rss?(): { readonly types: number; readonly key: Uint8Array; readonly table: readonly number[] };
+  setRss?(change: {
+    readonly types?: number;
+    readonly key?: Uint8Array;
+    readonly table?: readonly number[];
+  }): Promise<void>;
+  rxDescriptorStatus?(queue: number, offset: number): DescriptorStatus;
+  txDescriptorStatus?(queue: number, offset: number): DescriptorStatus;
+  /** Packets that wait in a queue. */
+  rxQueueCount?(queue: number): number;
+  burstMode?(): string;
+  /** About once a millisecond, from the control thread. */
+  tick?(nowMs: number): void;
+}
+
+/** A driver module: the same in every thread. */
+export interface Driver {
+  /** "net_ring": also the prefix of its virtual devices. */
+  readonly name: string;
+  /** Rx and tx of one queue number share state, so that only one of both bursts may run at a time. */
+  readonly pairedQueues: boolean;
+  /** Takes a device into use. Throws PortError. */
+  probe(context: DriverContext, device: string, args: Devargs): Promise<PortDriver>;
+  openRx(lcore: Lcore, description: unknown): RxBurst;
+  openTx(lcore: Lcore, description: unknown): TxBurst;
+}

@@ -1,0 +1,443 @@
+// A port: what a program configures, starts and asks. Checks every request against the device's limits, so that drivers see
+// only what they can do, and keeps what has to survive stop and start.
+import { EventEmitter } from 'node:events';
+import { PORT_QUEUE } from '../memory/layout.js';
+import { formatMac, parseMac } from '../wire/address-text.js';
+import { namesOf, RSS_TYPE, RX_OFFLOAD, TX_OFFLOAD } from './constants.js';
+import type { Driver, DriverContext, PortDriver, RxQueueSetup, TxQueueSetup } from './driver.js';
+import { PortError, type PortErrorCode } from './errors.js';
+import { type QueueHandle, RxQueue, startQueue, stopQueue, TxQueue } from './queues.js';
+import type {
+  BasicStats,
+  DescriptorLimits,
+  DescriptorStatus,
+  LinkStatus,
+  PortConfig,
+  PortEvent,
+  PortInfo,
+  QueueInfo,
+  QueueStats,
+  ReceiveFilter,
+} from './types.js';
+
+export type PortState = 'probed' | 'configured' | 'started' | 'removed' | 'closed';
+
+/** What another thread needs to poll a port. Plain data. */
+export interface PortHandle {
+  readonly id: number;
+  readonly device: string;
+  readonly mac: string;
+  readonly rx: readonly QueueHandle[];
+  readonly tx: readonly QueueHandle[];
+}
+
+interface PortEvents {
+  link: [LinkStatus];
+  removed: [reason: string];
+  recovering: [];
+  recovered: [];
+}
+
+export class Port extends EventEmitter<PortEvents> {
+  readonly id: number;
+  readonly device: string;
+  readonly driver: Driver;
+  readonly #context: DriverContext;
+  readonly #impl: PortDriver;
+  #state: PortState = 'probed';
+  #config: Required<Omit<PortConfig, 'mtu'>> | undefined;
+  #filter: ReceiveFilter = { promiscuous: false, allMulticast: false };
+  #rx: (RxQueueSetup | undefined)[] = [];
+  #tx: (TxQueueSetup | undefined)[] = [];
+  /** Addresses of PORT_QUEUE cells, by queue. */
+  #rxCells: number[] = [];
+  #txCells: number[] = [];
+  #rxOpen: (RxQueue | undefined)[] = [];
+  #txOpen: (TxQueue | undefined)[] = [];
+  /** Control calls run one after the other. */
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(id: number, device: string, driver: Driver, impl: PortDriver, context: DriverContext) {
+    super();
+    this.id = id;
+    this.device = device;
+    this.driver = driver;
+    this.#impl = impl;
+    this.#context = context;
+    impl.onEvent = (event) => this.#event(event);
+  }
+
+  get state(): PortState {
+    return this.#state;
+  }
+  get mac(): string {
+    return this.#impl.mac;
+  }
+  get mtu(): number {
+    return this.#impl.mtu;
+  }
+  get filter(): ReceiveFilter {
+    return this.#filter;
+  }
+  get config(): Required<Omit<PortConfig, 'mtu'>> | undefined {
+    return this.#config;
+  }
+  info(): PortInfo {
+    return this.#impl.info();
+  }
+  link(): LinkStatus {
+    return this.#impl.link();
+  }
+
+  /**
+   * Sets numbers of queues, offloads and scaling; every queue has to be set up anew. Throws PortError: what the device does not
+   * have, or the port is started. The old configuration stays then.
+   */
+  configure(config: PortConfig): Promise<void> {
+    return this.#serially(async () => {
+      this.#expect('configure', 'probed', 'configured');
+      const full = this.#checked(config);
+      if (config.mtu !== undefined) await this.#setMtu(config.mtu);
+      await this.#impl.configure(full);
+      this.#releaseQueues();
+      this.#config = full;
+      this.#rx = new Array(full.rxQueues).fill(undefined);
+      this.#tx = new Array(full.txQueues).fill(undefined);
+      const cells = () => this.#context.arena.reserve(`port ${this.id} queue`, PORT_QUEUE.bytes);
+      this.#rxCells = this.#rx.map(cells);
+      this.#txCells = this.#tx.map((_, i) => (this.driver.pairedQueues && this.#rxCells[i]) || cells());
+      this.#state = 'configured';
+    });
+  }
+
+  /** Descriptors are brought into the device's limits, 0 = its usual number. Throws PortError. */
+  setupRxQueue(queue: number, setup: RxQueueSetup): void {
+    this.#expect(`rx queue ${queue}`, 'configured');
+    this.#inRange(`rx queue`, queue, this.#rx.length);
+    const { minRxBufferBytes, rxDescriptors } = this.info();
+    const data = setup.pool.room - setup.pool.headroom;
+    if (data < minRxBufferBytes) {
+      const problem = `pool ${setup.pool.name}: expected at least ${minRxBufferBytes} bytes behind the headroom, got ${data}`;
+      throw this.#error('EINVAL', problem);
+    }
+    const full = { ...setup, descriptors: this.#descriptors(setup.descriptors, rxDescriptors) };
+    this.#impl.setupRx(queue, full);
+    this.#rx[queue] = full;
+  }
+
+  setupTxQueue(queue: number, setup: TxQueueSetup = { descriptors: 0 }): void {
+    this.#expect(`tx queue ${queue}`, 'configured');
+    this.#inRange(`tx queue`, queue, this.#tx.length);
+    const full = { ...setup, descriptors: this.#descriptors(setup.descriptors, this.info().txDescriptors) };
+    this.#impl.setupTx(queue, full);
+    this.#tx[queue] = full;
+  }
+
+  /** Lets packets flow. Throws PortError: a queue is not set up, or the device refuses. */
+  start(): Promise<void> {
+    return this.#serially(async () => {
+      if (this.#state === 'started') return;
+      this.#expect('start', 'configured');
+      const missing = (list: readonly unknown[]) => list.indexOf(undefined);
+      if (missing(this.#rx) >= 0) throw this.#error('EINVAL', `start: rx queue ${missing(this.#rx)} is not set up`);
+      if (missing(this.#tx) >= 0) throw this.#error('EINVAL', `start: tx queue ${missing(this.#tx)} is not set up`);
+      await this.#impl.start();
+      // What a device forgets over a stop is set anew (facts/dpdk.md 2.13, 18).
+      if (this.#impl.setFilter) await this.#impl.setFilter(this.#filter);
+      for (const cells of this.#allCells()) startQueue(this.#context.arena.u32, cells);
+      this.#state = 'started';
+    });
+  }
+
+  /** Ends the bursts that run, in all threads, then stops the device. */
+  stop(): Promise<void> {
+    return this.#serially(() => this.#stop());
+  }
+
+  /** Gives the device back, for good. */
+  close(): Promise<void> {
+    return this.#serially(async () => {
+      if (this.#state === 'closed') return;
+      if (this.#state === 'started') await this.#stop();
+      if (this.#state === 'removed') this.#stopQueues();
+      await this.#impl.close();
+      this.#releaseQueues();
+      this.#state = 'closed';
+      this.removeAllListeners();
+    });
+  }
+
+  /** Stop, and back to what probe left: nothing is configured. Settings that a user made are at their defaults. */
+  reset(): Promise<void> {
+    return this.#serially(async () => {
+      await this.#stop();
+      this.#releaseQueues();
+      this.#config = undefined;
+      this.#rx = [];
+      this.#tx = [];
+      this.#filter = { promiscuous: false, allMulticast: false };
+      if (this.#state !== 'removed') this.#state = 'probed';
+    });
+  }
+
+  /** A queue in this thread. Its bursts return 0 while the port is not started. */
+  rxQueue(queue: number): RxQueue {
+    this.#inRange('rx queue', queue, this.#rx.length);
+    this.#rxOpen[queue] ??= new RxQueue(this.#context, this.driver, this.#rxHandle(queue));
+    return this.#rxOpen[queue];
+  }
+
+  txQueue(queue: number): TxQueue {
+    this.#inRange('tx queue', queue, this.#tx.length);
+    this.#txOpen[queue] ??= new TxQueue(this.#context, this.driver, this.#txHandle(queue));
+    return this.#txOpen[queue];
+  }
+
+  /** For other threads (Eal.launch hands it to them). Configured. */
+  handle(): PortHandle {
+    this.#expect('handle', 'configured', 'started');
+    return {
+      ...{ id: this.id, device: this.device, mac: this.mac },
+      rx: this.#rx.map((_, queue) => this.#rxHandle(queue)),
+      tx: this.#tx.map((_, queue) => this.#txHandle(queue)),
+    };
+  }
+
+  /** Stopped. Throws PortError EBUSY, or what the device says; the old MTU is in force then. */
+  setMtu(mtu: number): Promise<void> {
+    return this.#serially(() => this.#setMtu(mtu));
+  }
+
+  setPromiscuous(on: boolean): Promise<void> {
+    return this.#setFilter({ ...this.#filter, promiscuous: on });
+  }
+
+  setAllMulticast(on: boolean): Promise<void> {
+    return this.#setFilter({ ...this.#filter, allMulticast: on });
+  }
+
+  /** A unicast address. Throws PortError. */
+  setMac(mac: string): Promise<void> {
+    const bytes = parseMac(mac);
+    if (bytes === undefined || (bytes[0]! & 1) !== 0)
+      return Promise.reject(this.#error('EINVAL', `MAC: expected a unicast address, got "${mac}"`));
+    return this.#serially(() => this.#need('setMac', 'another MAC address').call(this.#impl, formatMac(bytes)));
+  }
+
+  setLink(up: boolean): Promise<void> {
+    return this.#serially(() => this.#need('setLink', 'setting the link').call(this.#impl, up));
+  }
+
+  /** Hash types, key and redirection table in force. Throws PortError ENOTSUP. */
+  rss(): { readonly types: number; readonly key: Uint8Array; readonly table: readonly number[] } {
+    return this.#need('rss', 'receive-side scaling').call(this.#impl);
+  }
+
+  /** Changes the parts that are given, also while traffic flows. Throws PortError; nothing is changed then. */
+  setRss(change: { types?: number; key?: Uint8Array; table?: readonly number[] }): Promise<void> {
+    return this.#serially(() => {
+      const set = this.#need('setRss', 'receive-side scaling');
+      const { rssTypes, rssKeyBytes, rssTableEntries } = this.info();
+      const { types = 0, key, table } = change;
+      if ((types & ~rssTypes) !== 0) throw this.#bits('hash types', RSS_TYPE, types & ~rssTypes);
+      if (key && key.length !== rssKeyBytes)
+        throw this.#error('EINVAL', `RSS key: expected ${rssKeyBytes} bytes, got ${key.length}`);
+      if (table && table.length !== rssTableEntries)
+        throw this.#error('EINVAL', `redirection table: expected ${rssTableEntries} entries, got ${table.length}`);
+      for (const queue of table ?? []) this.#inRange('redirection table: rx queue', queue, this.#rx.length);
+      return set.call(this.#impl, change);
+    });
+  }
+
+  stats(): BasicStats {
+    return this.#impl.stats();
+  }
+  queueStats(queue: number): QueueStats | undefined {
+    return this.#impl.queueStats(queue);
+  }
+  resetStats(): void {
+    this.#impl.resetStats();
+  }
+
+  /** All counters by name: the generic ones first, as DPDK orders them (facts/dpdk.md 6.3), then the driver's. */
+  xstats(): [name: string, value: number][] {
+    const { ipackets, opackets, ibytes, obytes, imissed, ierrors, oerrors, rxNombuf } = this.stats();
+    const list: [string, number][] = [
+      ['rx_good_packets', ipackets],
+      ['tx_good_packets', opackets],
+      ['rx_good_bytes', ibytes],
+      ['tx_good_bytes', obytes],
+      ['rx_missed_errors', imissed],
+      ['rx_errors', ierrors],
+      ['tx_errors', oerrors],
+      ['rx_mbuf_allocation_errors', rxNombuf],
+    ];
+    for (let queue = 0; queue < this.#rx.length; queue++) {
+      const { packets = 0, bytes = 0, errors = 0 } = this.queueStats(queue)?.rx ?? {};
+      list.push([`rx_q${queue}_packets`, packets], [`rx_q${queue}_bytes`, bytes], [`rx_q${queue}_errors`, errors]);
+    }
+    for (let queue = 0; queue < this.#tx.length; queue++) {
+      const { packets = 0, bytes = 0 } = this.queueStats(queue)?.tx ?? {};
+      list.push([`tx_q${queue}_packets`, packets], [`tx_q${queue}_bytes`, bytes]);
+    }
+    return [...list, ...this.#impl.xstats()];
+  }
+
+  rxQueueInfo(queue: number): QueueInfo {
+    this.#inRange('rx queue', queue, this.#rx.length);
+    const setup = this.#rx[queue];
+    if (!setup) throw this.#error('EINVAL', `rx queue ${queue} is not set up`);
+    return { descriptors: setup.descriptors, pool: setup.pool.name, offloads: this.#config!.rxOffloads };
+  }
+
+  txQueueInfo(queue: number): QueueInfo {
+    this.#inRange('tx queue', queue, this.#tx.length);
+    const setup = this.#tx[queue];
+    if (!setup) throw this.#error('EINVAL', `tx queue ${queue} is not set up`);
+    return { descriptors: setup.descriptors, offloads: this.#config!.txOffloads };
+  }
+
+  rxDescriptorStatus(queue: number, offset: number): DescriptorStatus {
+    this.#inRange(`rx queue ${queue}: descriptor`, offset, this.rxQueueInfo(queue).descriptors);
+    return this.#need('rxDescriptorStatus', 'descriptor status').call(this.#impl, queue, offset);
+  }
+  txDescriptorStatus(queue: number, offset: number): DescriptorStatus {
+    this.#inRange(`tx queue ${queue}: descriptor`, offset, this.txQueueInfo(queue).descriptors);
+    return this.#need('txDescriptorStatus', 'descriptor status').call(this.#impl, queue, offset);
+  }
+  rxQueueCount(queue: number): number {
+    this.#inRange('rx queue', queue, this.#rx.length);
+    return this.#need('rxQueueCount', 'counting descriptors').call(this.#impl, queue);
+  }
+  burstMode(): string {
+    return this.#impl.burstMode?.() ?? 'Scalar';
+  }
+
+  /** About once a millisecond, by whoever runs the control thread. */
+  tick(nowMs: number): void {
+    this.#impl.tick?.(nowMs);
+  }
+
+  #checked(config: PortConfig): Required<Omit<PortConfig, 'mtu'>> {
+    const info = this.info();
+    const { rxQueues, txQueues, rxOffloads = 0, txOffloads = 0 } = config;
+    const queues = (what: string, count: number, max: number) => {
+      if (!(Number.isInteger(count) && count >= 0 && count <= max))
+        throw this.#error('EINVAL', `${what} queues: expected 0 to ${max}, got ${count}`);
+    };
+    queues('rx', rxQueues, info.maxRxQueues);
+    queues('tx', txQueues, info.maxTxQueues);
+    if (rxQueues + txQueues === 0) throw this.#error('EINVAL', 'expected at least one queue');
+    const rxBad = rxOffloads & ~info.rxOffloads;
+    const txBad = txOffloads & ~info.txOffloads;
+    if (rxBad !== 0) throw this.#bits('rx offloads', RX_OFFLOAD, rxBad);
+    if (txBad !== 0) throw this.#bits('tx offloads', TX_OFFLOAD, txBad);
+    const rss = config.rss ?? { types: rxQueues > 1 ? info.rssTypes : 0 };
+    if ((rss.types & ~info.rssTypes) !== 0) throw this.#bits('hash types', RSS_TYPE, rss.types & ~info.rssTypes);
+    if (rss.key && rss.key.length !== info.rssKeyBytes)
+      throw this.#error('EINVAL', `RSS key: expected ${info.rssKeyBytes} bytes, got ${rss.key.length}`);
+    const rxInterrupts = config.rxInterrupts ?? info.rxInterrupts;
+    if (rxInterrupts && !info.rxInterrupts) throw this.#error('ENOTSUP', 'rx interrupts: the device has none');
+    return { rxQueues, txQueues, rxOffloads, txOffloads, rss, rxInterrupts };
+  }
+
+  async #setMtu(mtu: number): Promise<void> {
+    if (this.#state === 'started') throw this.#error('EBUSY', 'MTU: the port has to be stopped first');
+    this.#expect('MTU', 'probed', 'configured');
+    const { minMtu, maxMtu } = this.info();
+    if (!(Number.isInteger(mtu) && mtu >= minMtu && mtu <= maxMtu))
+      throw this.#error('EINVAL', `MTU: expected ${minMtu} to ${maxMtu}, got ${mtu}`);
+    if (mtu !== this.mtu) await this.#need('setMtu', 'another MTU').call(this.#impl, mtu);
+  }
+
+  #setFilter(filter: ReceiveFilter): Promise<void> {
+    return this.#serially(async () => {
+      const set = this.#need('setFilter', 'receive filters');
+      if (this.#state === 'started') await set.call(this.#impl, filter);
+      this.#filter = filter;
+    });
+  }
+
+  async #stop(): Promise<void> {
+    if (this.#state !== 'started') return;
+    this.#stopQueues();
+    this.#state = 'configured';
+    await this.#impl.stop();
+  }
+
+  #stopQueues(): void {
+    for (const cells of this.#allCells()) stopQueue(this.#context.arena.u32, cells, this.#where());
+  }
+
+  #allCells(): Set<number> {
+    return new Set([...this.#rxCells, ...this.#txCells]);
+  }
+
+  #releaseQueues(): void {
+    for (const queue of [...this.#rxOpen, ...this.#txOpen]) queue?.close();
+    this.#rxOpen = [];
+    this.#txOpen = [];
+    for (const cells of this.#allCells()) this.#context.arena.release(cells);
+    this.#rxCells = [];
+    this.#txCells = [];
+  }
+
+  #rxHandle(queue: number): QueueHandle {
+    return { driver: this.driver.name, cells: this.#rxCells[queue]!, description: this.#impl.rxQueue(queue) };
+  }
+
+  #txHandle(queue: number): QueueHandle {
+    return { driver: this.driver.name, cells: this.#txCells[queue]!, description: this.#impl.txQueue(queue) };
+  }
+
+  #event(event: PortEvent): void {
+    if (event.type === 'link') this.emit('link', event.link);
+    else if (event.type === 'removed') {
+      this.#state = this.#state === 'closed' ? 'closed' : 'removed';
+      this.emit('removed', event.reason);
+    } else this.emit(event.type);
+  }
+
+  #serially<T>(what: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(what);
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  #need<K extends keyof PortDriver>(call: K, what: string): NonNullable<PortDriver[K]> {
+    const found = this.#impl[call];
+    if (found === undefined) throw this.#error('ENOTSUP', `${this.driver.name} has no ${what}`);
+    return found;
+  }
+
+  #expect(what: string, ...states: PortState[]): void {
+    if (states.includes(this.#state)) return;
+    const code = this.#state === 'removed' || this.#state === 'closed' ? 'ENODEV' : 'EBUSY';
+    throw this.#error(code, `${what}: the port is ${this.#state}, expected ${states.join(' or ')}`);
+  }
+
+  #descriptors(wanted: number, { min, max, align, usual }: DescriptorLimits): number {
+    const count = wanted === 0 ? usual : wanted;
+    if (!(Number.isInteger(count) && count >= min && count <= max && count % align === 0))
+      throw this.#error('EINVAL', `descriptors: expected ${min} to ${max} in steps of ${align}, got ${wanted}`);
+    return count;
+  }
+
+  #inRange(what: string, value: number, count: number): void {
+    if (Number.isInteger(value) && value >= 0 && value < count) return;
+    throw this.#error('EINVAL', `${what}: expected ${count === 0 ? 'none' : `0 to ${count - 1}`}, got ${value}`);
+  }
+
+  #bits(what: string, table: Readonly<Record<string, number>>, bits: number): PortError {
+    const names = namesOf(table, bits).join(', ');
+    return this.#error('EINVAL', `${what}: unsupported 0x${(bits >>> 0).toString(16)}${names && ` (${names})`}`);
+  }
+
+  #error(code: PortErrorCode, problem: string): PortError {
+    return new PortError(code, this.#where(), problem);
+  }
+
+  #where(): string {
+    return `port ${this.id} (${this.device})`;
+  }
+}
