@@ -263,6 +263,22 @@ for (const dpdk of DPDKS) {
     await finish(bench);
   });
 
+  test(`DPDK ${dpdk.name}: checksums of both directions at once`, async (t) => {
+    const bench = await startBench(t, dpdk, { txoffloads: ALL_TX | TX_OFFLOAD.MULTI_SEGS, rxoffloads: ALL_RX });
+    const { pmd, station, nic } = bench;
+    // It asks for those of reception alone then, and uses both.
+    assert.ok(nic.state().offloads.includes('TCP4_RX') && !nic.state().offloads.includes('TCP4_TX'));
+    for (const spec of KINDS) {
+      const packet = buildPacket(spec);
+      await bench.transmit(bench.toStation(unfinished(packet)), { flags: flagsOf(spec), ...lengths(packet) });
+      assert.equal(hex((await station.got(1))[0]!.bytes), hex(bench.toStation(packet.bytes)), kindName(spec));
+      const kind = spec.protocol === 6 ? PACKET_FLAG.TCP : PACKET_FLAG.UDP;
+      station.send({ bytes: bench.toDriver(packet.bytes), flags: kind | RX_L4_GOOD });
+      assert.equal(verdicts((await pmd.receive(1))[0]!), 'l4-good', kindName(spec));
+    }
+    await finish(bench);
+  });
+
   test(`DPDK ${dpdk.name}: a driver that asks for no offloads gets packets whose checksums are right`, async (t) => {
     const bench = await startBench(t, dpdk);
     const { pmd, station } = bench;
