@@ -101,19 +101,33 @@ export class Program {
   readonly #output: string;
   readonly #ended: Promise<unknown>;
 
-  /** `before`: words that start the whole. */
+  /** `words` are the program's, `eal` further ones of the EAL, `before` those that start the whole. */
   constructor(
     t: TestContext,
     machine: string,
     dpdk: Dpdk,
     program: string,
     lcores: string,
-    words: readonly string[] = [],
-    before: readonly string[] = [],
+    {
+      words = [],
+      eal = [],
+      before = [],
+    }: { words?: readonly string[]; eal?: readonly string[]; before?: readonly string[] },
   ) {
     this.#output = path.join(this.#folder, `output${++logs}`);
     const file = openSync(this.#output, 'w');
-    const command = [...before, ...dpdk.launcher, program, ...EAL, ...dpdk.drivers, '-l', lcores, '--', ...words];
+    const command = [
+      ...before,
+      ...dpdk.launcher,
+      program,
+      ...EAL,
+      ...dpdk.drivers,
+      ...eal,
+      '-l',
+      lcores,
+      '--',
+      ...words,
+    ];
     this.#child = spawn(command[0]!, command.slice(1), {
       stdio: ['pipe', file, file],
       env: runEnvironment(machine),
@@ -223,8 +237,9 @@ export class Pmd {
   readonly program: Program;
   #read = 0;
 
-  constructor(t: TestContext, machine: string, dpdk: Dpdk) {
-    this.program = new Program(t, machine, dpdk, buildPmd('test/peers/pmd', dpdk), '0');
+  /** `eal`: further words for DPDK's EAL. */
+  constructor(t: TestContext, machine: string, dpdk: Dpdk, eal: readonly string[] = []) {
+    this.program = new Program(t, machine, dpdk, buildPmd('test/peers/pmd', dpdk), '0', { eal });
   }
 
   /** The driver has attached; how many ports it has. */

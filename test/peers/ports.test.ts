@@ -247,4 +247,24 @@ for (const dpdk of DPDKS) {
     assert.ok(pmd.program.alive);
     await pmd.kill();
   });
+
+  test(`DPDK ${dpdk.name}: the latency that it asks for is how often our host looks at its monitors`, async (t) => {
+    for (const [words, ms] of [
+      ['', 0.05],
+      [',latency=200', 0.2],
+      // 0 stands for nothing; the driver itself refuses what does not fit, and leaves the host's own.
+      [',latency=0', 0.1],
+      [',latency=7000', 0.1],
+    ] as const) {
+      const rig = startRig(t);
+      const { nic } = rig;
+      const pmd = new Pmd(t, rig.machine, dpdk, ['-a', `vmbus:${nic.offer.uuid}${words}`]);
+      await pmd.ready();
+      await pmd.do('configure', { rxq: 4, rss: RSS.IPV4 });
+      await pmd.do('start');
+      assert.equal(nic.monitorMs, ms, words);
+      assert.equal((await pmd.numbers('ping', { ...ECHO, count: 1000 })).lost, 0);
+      await pmd.end();
+    }
+  });
 }

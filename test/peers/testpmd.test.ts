@@ -21,7 +21,8 @@ class Testpmd {
 
   constructor(t: TestContext, machine: string, dpdk: Dpdk, ...words: string[]) {
     const all = ['-i', '--port-topology=loop', '--total-num-mbufs=4096', ...words];
-    this.#program = new Program(t, machine, dpdk, dpdk.testpmd, '0,1', all, ['stdbuf', '-oL']);
+    const options = { words: all, before: ['stdbuf', '-oL'] };
+    this.#program = new Program(t, machine, dpdk, dpdk.testpmd, '0,1', options);
   }
 
   async ready(): Promise<void> {
