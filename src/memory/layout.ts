@@ -367,6 +367,7 @@ export const FRAME = cells('FRAME', {
   source: 'u32', // vSwitch port number
   transaction: 'u32', // index into the channel's transactions, or NO_SECTION
   sourceBuffer: 'u32', // handle of the buffer that an uplink must take back, or 0
+  hashInfo: 'u32', // with HASH: NDIS hash type and function
 });
 
 export const FRAGMENT = cells('FRAGMENT', { address: 'u32', bytes: 'u32' }, 8);
