@@ -1,26 +1,19 @@
 // DPDK that is not told what addresses to use, also as root, where it would take physical ones: under the shim it works all
 // the same, and its packets are read from its memory.
 import assert from 'node:assert/strict';
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
+import { existsSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
-import { packageRoot } from '../../src/apps/package-info.js';
 import { runEnvironment } from '../../src/apps/run/run.js';
 import { machineName, Peer, startHost } from '../lifecycle/processes.js';
+import { buildDpdkProgram, noDpdkBuild } from './build.js';
 import type { RootPeerOptions } from './root-peer.js';
 
 const TESTPMD = '/usr/bin/dpdk-testpmd';
 const EAL = ['--no-huge', '--no-pci', '--no-shconf', '--no-telemetry', '-m', '160', '-l', '0,1'];
 const PATIENCE_MS = 30_000;
 const noTestpmd = !existsSync(TESTPMD) && 'not installed: dpdk-dev';
-
-function noDpdkBuild(): string | false {
-  if (spawnSync('cc', ['--version']).error) return 'not installed: a C compiler';
-  return spawnSync('pkg-config', ['--exists', 'libdpdk']).status !== 0 && 'not installed: libdpdk-dev, pkg-config';
-}
 
 async function until(what: string, done: () => boolean): Promise<void> {
   const began = performance.now();
@@ -57,18 +50,6 @@ async function startDpdk(
   return () => output;
 }
 
-function buildMirror(t: TestContext): string {
-  const folder = mkdtempSync(path.join(tmpdir(), 'netvsc-reflect-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const output = path.join(folder, 'reflect');
-  const { stdout } = spawnSync('pkg-config', ['--cflags', '--libs', 'libdpdk'], { encoding: 'utf8' });
-  const source = path.join(packageRoot(), 'test/peers/reflect.c');
-  const words = ['-O2', '-Wall', '-Wextra', '-o', output, source, ...stdout.trim().split(/\s+/)];
-  const { status, stderr } = spawnSync('cc', words, { encoding: 'utf8' });
-  assert.equal(status, 0, stderr);
-  return output;
-}
-
 test('dpdk-testpmd without --iova-mode finds both ports', { skip: noTestpmd }, async (t) => {
   const machine = machineName();
   const ready = await startHost(t, machine).line('ready');
@@ -92,7 +73,7 @@ test('a DPDK program without --iova-mode sends back every byte, large frames by 
   // DPDK takes every device that it finds: ours comes after it.
   writeFileSync(`${bus}/drivers/uio_hv_generic/unbind`, ours!.uuid);
   await until('the device is unbound', () => !existsSync(`${bus}/devices/${ours!.uuid}/uio`));
-  await startDpdk(t, machine, [buildMirror(t)], 'started');
+  await startDpdk(t, machine, [buildDpdkProgram(t, 'reflect')], 'started');
   writeFileSync(`${bus}/drivers/uio_hv_generic/bind`, ours!.uuid);
   await until('the device is bound', () => existsSync(`${bus}/devices/${ours!.uuid}/uio`));
   const phases = [{ mtu: 1500, queues: 1, frames: 5000 }];
