@@ -4,28 +4,10 @@
 // Cells that two threads write never share a structure: each structure below belongs to one worker; only ring control
 // pages (wire/vmbus.ts RING_CONTROL), ring data, receive and send buffers are shared with the peer.
 import { NVSP_NO_SECTION } from '../wire/nvsp-types.js';
+import { cells } from './cells.js';
+import { RING_LAYOUTS } from './layout-rings.js';
 
-type CellType = 'u32' | 'u64';
-type CellTable = Record<string, CellType>;
-
-/** A structure in an arena: its size in bytes (a multiple of 64) and the byte offset of each cell. */
-export interface Cells<T extends CellTable> {
-  readonly name: string;
-  readonly bytes: number;
-  readonly at: { readonly [K in keyof T]: number };
-  readonly types: T;
-}
-
-function cells<T extends CellTable>(name: string, types: T, align = 64): Cells<T> {
-  const at: Record<string, number> = {};
-  let offset = 0;
-  for (const [field, type] of Object.entries(types)) {
-    if (type === 'u64') offset = (offset + 7) & ~7;
-    at[field] = offset;
-    offset += type === 'u64' ? 8 : 4;
-  }
-  return { name, bytes: Math.ceil(offset / align) * align, at: at as { readonly [K in keyof T]: number }, types };
-}
+export * from './layout-rings.js';
 
 /** One side's end of a channel: the ring it writes and the ring it reads. Prefix of GUEST_QUEUE and HOST_CHANNEL. */
 const endCells = {
@@ -181,22 +163,6 @@ export const PORT_COUNTERS = cells('PORT_COUNTERS', {
   errors: 'u64',
   missed: 'u64',
   noMbufs: 'u64',
-});
-
-/** Mbufs on their way from the one thread that puts them in to the one that takes them out. Two HANDLE_RING_ENDs follow it, the first
- *  one written by who puts in, the second one by who takes out. */
-export const HANDLE_RING = cells('HANDLE_RING', {
-  entries: 'u32', // arena address of mask + 1 u32
-  mask: 'u32',
-  limit: 'u32', // mbufs that may wait, at most mask + 1
-  open: 'u32', // 0: nothing can be put in
-  armed: 'u32', // 1: who takes out sleeps, or is about to
-  wakeFd: 'u32', // event descriptor that wakes it + 1, or 0
-});
-
-export const HANDLE_RING_END = cells('HANDLE_RING_END', {
-  index: 'u32', // mbufs put in or taken out, modulo 2^32
-  seen: 'u32', // the other end's index, as last looked at
 });
 
 /** One send in flight: its transaction id is slot | generation << 16 with TX_TRANSACTION above it. */
@@ -502,8 +468,7 @@ export const LAYOUTS = [
   POOL_SHARED,
   PORT_QUEUE,
   PORT_COUNTERS,
-  HANDLE_RING,
-  HANDLE_RING_END,
+  ...RING_LAYOUTS,
   TX_SLOT,
   GUEST_QUEUE,
   GPA_REGION,
