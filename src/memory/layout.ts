@@ -183,6 +183,16 @@ export const PORT_COUNTERS = cells('PORT_COUNTERS', {
   noMbufs: 'u64',
 });
 
+/** How a thread of the guest tells the host that a channel has news. Written when the channel opens. */
+export const DOORBELL = cells('DOORBELL', {
+  fd: 'u32', // interrupt descriptor
+  command: 'u32', // what is written to it
+  interruptPage: 'u32', // arena addresses
+  monitorPage: 'u32', // 0: the channel has no monitor, the host is interrupted
+  relid: 'u32',
+  monitorId: 'u32',
+});
+
 /** One send in flight: its transaction id is slot | generation << 16 with TX_TRANSACTION above it. */
 export const TX_SLOT = cells(
   'TX_SLOT',
@@ -447,6 +457,7 @@ export const LAYOUTS = [
   POOL_SHARED,
   PORT_QUEUE,
   PORT_COUNTERS,
+  DOORBELL,
   TX_SLOT,
   GUEST_QUEUE,
   GPA_REGION,
