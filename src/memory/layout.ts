@@ -4,28 +4,10 @@
 // Cells that two threads write never share a structure: each structure below belongs to one worker; only ring control
 // pages (wire/vmbus.ts RING_CONTROL), ring data, receive and send buffers are shared with the peer.
 import { NVSP_NO_SECTION } from '../wire/nvsp-types.js';
+import { cells } from './cells.js';
+import { DOORBELL, GUEST_PORT, RX_FILTER } from './layout-ports.js';
 
-type CellType = 'u32' | 'u64';
-type CellTable = Record<string, CellType>;
-
-/** A structure in an arena: its size in bytes (a multiple of 64) and the byte offset of each cell. */
-export interface Cells<T extends CellTable> {
-  readonly name: string;
-  readonly bytes: number;
-  readonly at: { readonly [K in keyof T]: number };
-  readonly types: T;
-}
-
-function cells<T extends CellTable>(name: string, types: T, align = 64): Cells<T> {
-  const at: Record<string, number> = {};
-  let offset = 0;
-  for (const [field, type] of Object.entries(types)) {
-    if (type === 'u64') offset = (offset + 7) & ~7;
-    at[field] = offset;
-    offset += type === 'u64' ? 8 : 4;
-  }
-  return { name, bytes: Math.ceil(offset / align) * align, at: at as { readonly [K in keyof T]: number }, types };
-}
+export * from './layout-ports.js';
 
 /** One side's end of a channel: the ring it writes and the ring it reads. Prefix of GUEST_QUEUE and HOST_CHANNEL. */
 const endCells = {
@@ -181,16 +163,6 @@ export const PORT_COUNTERS = cells('PORT_COUNTERS', {
   errors: 'u64',
   missed: 'u64',
   noMbufs: 'u64',
-});
-
-/** How a thread of the guest tells the host that a channel has news. Written when the channel opens. */
-export const DOORBELL = cells('DOORBELL', {
-  fd: 'u32', // interrupt descriptor
-  command: 'u32', // what is written to it
-  interruptPage: 'u32', // arena addresses
-  monitorPage: 'u32', // 0: the channel has no monitor, the host is interrupted
-  relid: 'u32',
-  monitorId: 'u32',
 });
 
 /** One send in flight: its transaction id is slot | generation << 16 with TX_TRANSACTION above it. */
@@ -442,7 +414,8 @@ export const SCRATCH = {
   SEGMENT_HEADERS: 107_008, // headers of the packet being segmented
   TOEPLITZ_KEY: 107_520, // what the table below was made from
   TOEPLITZ_TABLE: 107_584,
-  END: 144_448,
+  TOEPLITZ_INPUT: 144_448, // addresses and ports of the packet being hashed
+  END: 144_512,
 } as const;
 /** Where the first instance over a memory has its scratch: above the module's static data, below what arenas hand out. */
 export const DEFAULT_SCRATCH = 0x10000;
@@ -457,6 +430,8 @@ export const LAYOUTS = [
   POOL_SHARED,
   PORT_QUEUE,
   PORT_COUNTERS,
+  GUEST_PORT,
+  RX_FILTER,
   DOORBELL,
   TX_SLOT,
   GUEST_QUEUE,

@@ -1,5 +1,6 @@
 // The compiled data path: what src/datapath/datapath.ts declares.
 export { guestAbandon, guestFlush, guestPoll } from './guest-receive';
+export { portReceive, portSend, portStage } from './guest-port';
 export { guestSend } from './guest-send';
 export { hostComplete, hostPoll } from './host-poll';
 export { hostDivide, hostReset, hostSend, hostSendControl } from './host-send';
