@@ -214,7 +214,8 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   pfnBase: 'u32',
   pfnPages: 'u32',
   rxPool: 'u32', // POOL for frames up to its room
-  rxLargePool: 'u32', // POOL for coalesced frames, or 0: they are refused
+  rxLargePool: 'u32', // POOL for coalesced and long frames, or 0
+  rxChains: 'u32', // 1: without a large pool such frames come as chains of buffers of rxPool; 0: they are refused
   completions: 'u32', // receive completions not yet in the ring: u32 idLow, idHigh, status, 0
   completionCapacity: 'u32',
   completionCount: 'u32',
@@ -227,6 +228,7 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   rangeIdHigh: 'u32',
   rangeStatus: 'u32',
   coalescing: 'u32', // mbuf being put together from RSC fragments, or 0
+  coalescingLast: 'u32', // its last segment
   coalescedFragments: 'u32',
   section: 'u32', // open send-buffer section or NO_SECTION
   sectionUsed: 'u32',

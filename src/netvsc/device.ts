@@ -177,9 +177,9 @@ export class NetvscDevice {
     return this.#session?.queues[number];
   }
 
-  /** Queue 0 has news for control code: call attend(0) while no burst uses the queue. */
-  get needsAttention(): boolean {
-    return this.#session?.needsAttention ?? false;
+  /** The queue has news for control code: call attend() while no burst uses it. */
+  needsAttention(queue: number): boolean {
+    return this.#session?.needsAttention(queue) ?? false;
   }
 
   /** What another thread's burst on a queue leaves to control code; poll() does this, too. */

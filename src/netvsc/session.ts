@@ -19,12 +19,19 @@ import { QueueMemory } from './queue.js';
 import { hex, NetvscError } from './requests.js';
 import { Rndis } from './rndis.js';
 import { MAX_QUEUES, type RssInForce, type RssSettings, rssInForce, rssSteps } from './scaling.js';
-import type { DriverCounters, NetvscEvent, NetvscInfo, NetvscOptions, NetvscSetup, NetvscSharing } from './types.js';
+import {
+  type DriverCounters,
+  MAX_MTU,
+  MIN_MTU,
+  maxMtu,
+  type NetvscEvent,
+  type NetvscInfo,
+  type NetvscOptions,
+  type NetvscSetup,
+  type NetvscSharing,
+} from './types.js';
 import { Waiters } from './waiters.js';
 
-const MIN_MTU = 68;
-const MAX_MTU = 65_521;
-const MAX_MTU_NVSP1 = 1500;
 const DEFAULT_MTU = 1500;
 const ETHERNET_HEADER_BYTES = 14;
 /** Longest control message: set of RSS parameters with key and table is 592 bytes (facts/dpdk.md 2.3). */
@@ -113,7 +120,7 @@ export class Session {
     const nvspBytes = nvspVersion >= 0x60001 ? 40 : 28;
     control.setNvspBytes(nvspBytes);
     queue.set('nvspBytes', nvspBytes);
-    const limit = nvspVersion >= 0x30002 ? MAX_MTU : MAX_MTU_NVSP1;
+    const limit = maxMtu(nvspVersion);
     const wantedMtu = this.#options.mtu ?? DEFAULT_MTU;
     if (wantedMtu > limit) {
       throw new NetvscError(
@@ -257,9 +264,10 @@ export class Session {
     this.#waiters.wake();
   }
 
-  /** Something waits for attend(0). */
-  get needsAttention(): boolean {
-    return this.control.busy || this.#primary.get('eventUsed') !== 0 || this.#primary.get('needSignal') !== 0;
+  /** Something waits for attend(). */
+  needsAttention(number: number): boolean {
+    const queue = this.#queues[number];
+    return (number === 0 && this.control.busy) || (queue !== undefined && queue.get('eventUsed') !== 0);
   }
 
   send(handles: number, count: number, number: number): number {

@@ -1,7 +1,14 @@
 // What a NetVSC device is made with, what it reports, and what it says about itself.
 import type { Datapath } from '../datapath/datapath.js';
 import type { Region, VmbusDevice } from '../vmbus/device.js';
+import { NVSP_VERSION } from '../wire/nvsp.js';
 import { PACKET_FILTER } from '../wire/oid.js';
+
+/** Payload bytes of an Ethernet frame. */
+export const MIN_MTU = 68;
+export const MAX_MTU = 65_521;
+/** Most with this NVSP version. */
+export const maxMtu = (nvspVersion: number): number => (nvspVersion >= NVSP_VERSION.V2 ? MAX_MTU : 1500);
 
 export interface NetvscOptions {
   /** Bytes of payload of an Ethernet frame, 68..65521 (NVSP 1: at most 1500). Default 1500; the host may lower it. */
