@@ -54,6 +54,9 @@ export interface Datapath {
   /** Divides the data suballocations of a NIC's receive buffer among `count` channels (u32 array of addresses, which share the tables
    *  of `primary`: suballocations, owners, senders). `stacks`: u32 per data suballocation, for their free stacks. */
   hostDivide(primary: number, channels: number, count: number, stacks: number): void;
+  /** Notes in STAGING what the next poll's packets, at most `max` messages, name of pages that are not mapped. Returns how many parts
+   *  of pages that are. The poll that follows takes them from there, and reads no further than was looked. */
+  hostStage(channel: number, staging: number, max: number): number;
   /** Reads the guest's ring: frames of data messages go to the channel's FRAME table, the rest to events. */
   hostPoll(channel: number, maxFrames: number): number;
   /** Completes the messages of the last poll. Returns how many completions still wait for room. */

@@ -4,6 +4,7 @@ export { portReceive, portSend, portStage } from './guest-port';
 export { guestSend } from './guest-send';
 export { hostComplete, hostPoll } from './host-poll';
 export { hostDivide, hostReset, hostSend, hostSendControl } from './host-send';
+export { hostStage } from './host-stage';
 export * from './offload-exports';
 export { externalDrop, mbufFree, poolGet, useLcore } from './pool';
 export { endInit, ringMask, ringReadable, ringSend, ringUnmask } from './ring';

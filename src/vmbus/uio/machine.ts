@@ -284,6 +284,8 @@ function writeAttributes(device: string, uuid: string, relid: number): void {
 function writeUio(path: string, maps: readonly MachineMap[]): void {
   writeAttribute(path, 'name', 'uio_hv_generic');
   writeAttribute(path, 'version', '0.02.1');
+  // Each opening counts from 0: what a guest reads is the count that it began with.
+  writeAttribute(path, 'event', '0');
   for (const [index, map] of maps.entries()) {
     const directory = `${path}/maps/map${index}`;
     writeAttribute(directory, 'name', map.name);
