@@ -6,7 +6,7 @@ import { formatMac, parseMac } from '../wire/address-text.js';
 import type { Driver, DriverContext, PortDriver, RxQueueSetup, TakenPort, TxQueueSetup } from './driver.js';
 import { PortError, type PortErrorCode } from './errors.js';
 import { checkedConfig, checkedDescriptors, checkRss, type FullConfig } from './limits.js';
-import { type QueueHandle, RxQueue, startQueue, stopQueue, TxQueue } from './queues.js';
+import { type PortHandle, type QueueHandle, RxQueue, startQueue, stopQueue, TxQueue } from './queues.js';
 import type {
   BasicStats,
   DescriptorStatus,
@@ -22,15 +22,6 @@ import { genericXstats } from './xstats.js';
 
 /** 'taken': another port uses the device (a capture around it, ...). */
 export type PortState = 'probed' | 'configured' | 'started' | 'taken' | 'removed' | 'closed';
-
-/** What another thread needs to poll a port. Plain data. */
-export interface PortHandle {
-  readonly id: number;
-  readonly device: string;
-  readonly mac: string;
-  readonly rx: readonly QueueHandle[];
-  readonly tx: readonly QueueHandle[];
-}
 
 interface PortEvents {
   link: [LinkStatus];
@@ -331,7 +322,8 @@ export class Port extends EventEmitter<PortEvents> {
   /** All counters by name: the generic ones first, as DPDK orders them (facts/dpdk.md 6.3), then the driver's. */
   xstats(): [name: string, value: number][] {
     const queues = { rx: this.#rx.length, tx: this.#tx.length };
-    return [...genericXstats(this.stats(), queues, (queue) => this.queueStats(queue)), ...this.#impl.xstats()];
+    const generic = genericXstats(this.stats(), queues, (queue) => this.queueStats(queue));
+    return [...generic, ...this.#impl.xstats()];
   }
 
   rxQueueInfo(queue: number): QueueInfo {
