@@ -24,6 +24,7 @@ export function assemblyConstants(): string {
     FRAME_ERROR: layout.FRAME_ERROR,
     SUBALLOCATION: layout.SUBALLOCATION,
     SCRATCH: layout.SCRATCH,
+    SHARED_FAULT: layout.SHARED_FAULT,
   };
   for (const [group, numbers] of Object.entries({ ...named, ...more })) {
     for (const [name, value] of Object.entries(numbers)) emit(`${group}_${name}`, value as number);
@@ -32,6 +33,8 @@ export function assemblyConstants(): string {
   emit('TX_TRANSACTION', layout.TX_TRANSACTION);
   emit('CONTROL_TRANSACTION', layout.CONTROL_TRANSACTION);
   emit('HEAD_BYTES', layout.HEAD_BYTES);
+  emit('SHARED_RING_DATA', layout.SHARED_RING_DATA);
+  emit('SHARED_SLOT_BYTES', layout.SHARED_SLOT_BYTES);
   emit('DEFAULT_SCRATCH', layout.DEFAULT_SCRATCH);
   for (const [name, value] of Object.entries(ppi)) {
     if (typeof value === 'number') emit(name, value);
