@@ -36,6 +36,11 @@ export interface Datapath {
   handlePut(ring: number, handles: number, count: number, counters: number): number;
   /** Takes up to `max` mbuf chains out of a HANDLE_RING and counts them. */
   handleTake(ring: number, handles: number, max: number, counters: number): number;
+  /** Copies up to `count` mbuf chains into a queue to another process (SHARED_RING_END) and frees them; returns how many, from the front.
+   *  What is longer than the peer takes is freed and counted as an error. */
+  sharedPut(end: number, handles: number, count: number, counters: number): number;
+  /** Copies up to `max` frames out of such a queue into mbufs of its pool. */
+  sharedTake(end: number, handles: number, max: number, counters: number): number;
 
   /** Sends up to `count` mbuf chains; returns how many were taken (the driver owns those from then on). */
   guestSend(queue: number, handles: number, count: number): number;

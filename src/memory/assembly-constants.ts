@@ -26,6 +26,7 @@ export function assemblyConstants(): string {
     SUBALLOCATION: layout.SUBALLOCATION,
     SCRATCH: layout.SCRATCH,
     PORT_OPTION: layout.PORT_OPTION,
+    SHARED_FAULT: layout.SHARED_FAULT,
   };
   for (const [group, numbers] of Object.entries({ ...named, ...more })) {
     for (const [name, value] of Object.entries(numbers)) emit(`${group}_${name}`, value as number);
@@ -35,6 +36,8 @@ export function assemblyConstants(): string {
   emit('TX_TRANSACTION', layout.TX_TRANSACTION);
   emit('CONTROL_TRANSACTION', layout.CONTROL_TRANSACTION);
   emit('HEAD_BYTES', layout.HEAD_BYTES);
+  emit('SHARED_RING_DATA', layout.SHARED_RING_DATA);
+  emit('SHARED_SLOT_BYTES', layout.SHARED_SLOT_BYTES);
   emit('DEFAULT_SCRATCH', layout.DEFAULT_SCRATCH);
   for (const [name, value] of Object.entries(ppi)) {
     if (typeof value === 'number') emit(name, value);

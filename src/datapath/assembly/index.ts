@@ -9,4 +9,5 @@ export { hostStage } from './host-stage';
 export * from './offload-exports';
 export { externalDrop, mbufFree, poolGet, useLcore } from './pool';
 export { endInit, ringMask, ringReadable, ringSend, ringUnmask } from './ring';
+export { sharedPut, sharedTake } from './shared-ring';
 export { useScratch } from './scratch';
