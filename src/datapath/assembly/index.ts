@@ -1,4 +1,5 @@
 // The compiled data path: what src/datapath/datapath.ts declares.
+export { forwardChecksum, forwardEcho, forwardMac, forwardMacSwap, forwardMake, forwardSwap5 } from './forward';
 export { guestAbandon, guestFlush, guestPoll } from './guest-receive';
 export { guestSend } from './guest-send';
 export { hostComplete, hostPoll } from './host-poll';
