@@ -30,7 +30,15 @@ export const FORWARD_STREAM = cells('FORWARD_STREAM', {
   noMbufs: 'u64', // packets that could not be made
 });
 
+/** What the control thread tells the threads that forward; it may change while they do. */
+export const FORWARD_CONTROL = cells('FORWARD_CONTROL', {
+  burst: 'u32', // packets a burst
+  verbose: 'u32', // 1 = print what is received, 2 = what is sent
+  ready: 'u32', // threads that have opened and emptied their queues
+  go: 'u32', // 1 = begin
+});
+
 /** Checksums that the device fills in; the others are computed while forwarding. */
 export const FORWARD_CHECKSUM = { IP: 0x1, UDP: 0x2, TCP: 0x4 } as const;
 
-export const FORWARD_LAYOUTS = [FORWARD_STREAM] as const;
+export const FORWARD_LAYOUTS = [FORWARD_STREAM, FORWARD_CONTROL] as const;
