@@ -1,6 +1,6 @@
 // What TypeScript and the compiled passes of packet forwarding share: one stream of testpmd, from a receive queue to a
 // transmit queue. Written by the thread that forwards; the control thread sets it up before and reads the counters.
-import { cells } from './layout.js';
+import { cells } from './cells.js';
 
 export const FORWARD_STREAM = cells('FORWARD_STREAM', {
   // Twelve bytes as on the wire: destination and source of what is sent.

@@ -56,7 +56,10 @@ function descriptors(info: () => ReturnType<Port['rxQueueInfo']>): number {
 /** "show config rxtx". */
 export function rxTxText(session: Session): string {
   const { mode, burst, segments, rxQueues, txQueues, coreCount, portCount } = session;
-  const lines = [`  ${mode} packet forwarding${withRetry(session)} packets/burst=${burst}`];
+  const lines: string[] = [];
+  if (mode === 'flowgen')
+    for (const id of session.plan().ports) lines.push(`  number of flows for port ${id}: ${session.options.flows}`);
+  lines.push(`  ${mode} packet forwarding${withRetry(session)} packets/burst=${burst}`);
   if (mode === 'txonly' || mode === 'flowgen') {
     const length = segments.reduce((sum, bytes) => sum + bytes, 0);
     lines.push(`  packet len=${length} - nb packet segments=${segments.length}`);

@@ -33,7 +33,7 @@ export function portInfoText(session: Session, test: TestPort): string {
   const { port } = test;
   const info = port.info();
   const link = port.link();
-  const { rxOffloads = 0 } = portConfig(session, test);
+  const rxOffloads = port.config?.rxOffloads ?? 0;
   const strip = onOff((rxOffloads & RX_OFFLOAD.VLAN_STRIP) !== 0);
   const filter = onOff((rxOffloads & RX_OFFLOAD.VLAN_FILTER) !== 0);
   const args = devargs(session, port.device);

@@ -47,7 +47,7 @@ function setChecksum(session: Session, words: Words): void {
 
 function showChecksum(session: Session, words: Words): void {
   const test = session.find(words.number(0));
-  if (test) session.out.print(checksumText(test));
+  if (test && session.stopped(test)) session.out.print(checksumText(test));
 }
 
 const tsoText = ({ tsoSegment }: TestPort): string =>
