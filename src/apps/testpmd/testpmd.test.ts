@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PortError } from '../../ethdev/errors.js';
 import { affinity } from '../../memory/os/process.js';
 import { Interrupted } from '../interrupt.js';
@@ -17,28 +18,79 @@ interface Said {
   readonly errors: string;
 }
 
-/** Runs testpmd on lines of commands, or waits for `interrupted`. */
-async function run(words: readonly string[], lines: readonly string[], interrupted?: Promise<never>): Promise<Said> {
-  const input = new PassThrough();
-  const output = new PassThrough();
-  const said = { out: '', errors: '' };
-  output.on('data', (chunk) => {
-    said.out += chunk;
-  });
-  for (const line of lines) input.write(`${line}\n`);
-  if (!interrupted) input.end();
-  await testpmd(words, {
-    out: {
-      print: (text) => void output.write(`${text}\n`),
-      complain: (text) => {
-        said.errors += `${text}\n`;
+/** Only to end a test that would hang. */
+const PATIENCE_MS = 60_000;
+
+/** A testpmd that runs: types lines, waits for what it says, sends it a signal. */
+class Conversation {
+  out = '';
+  errors = '';
+  readonly ended: Promise<void>;
+  readonly #input = new PassThrough();
+  #interrupt!: (reason: Error) => void;
+
+  constructor(words: readonly string[]) {
+    const output = new PassThrough();
+    output.on('data', (chunk) => {
+      this.out += chunk;
+    });
+    const happened = new Promise<never>((_, reject) => {
+      this.#interrupt = reject;
+    });
+    happened.catch(() => {});
+    this.ended = testpmd(words, {
+      out: {
+        print: (text) => void output.write(`${text}\n`),
+        complain: (text) => {
+          this.errors += `${text}\n`;
+        },
       },
-    },
-    terminal: { input, output },
-    interrupt: { happened: interrupted ?? new Promise<never>(() => {}), over: () => {} },
-  });
+      terminal: { input: this.#input, output },
+      interrupt: { happened, over: () => {} },
+    });
+    this.ended.catch(() => {}); // whoever waits for it hears of it
+  }
+
+  type(...lines: string[]): void {
+    for (const line of lines) this.#input.write(`${line}\n`);
+  }
+
+  endInput(): void {
+    this.#input.end();
+  }
+
+  signal(): void {
+    this.#interrupt(new Interrupted('SIGINT'));
+  }
+
+  /** Waits until it has said that, from offset `since` on. */
+  async said(what: RegExp, since = 0): Promise<void> {
+    const until = performance.now() + PATIENCE_MS;
+    while (!what.test(this.out.slice(since))) {
+      assert.ok(performance.now() < until, `it never said ${what}:\n${this.out}\n${this.errors}`);
+      await sleep(2);
+    }
+  }
+
+  /** Waits until a port has done that: "RX" or "TX". */
+  async counted(direction: 'RX' | 'TX'): Promise<void> {
+    for (;;) {
+      const since = this.out.length;
+      this.type('show port stats 0');
+      await this.said(/Tx-pps.*\n.*\n/, since);
+      if (packets(this.out.slice(since), `${direction}-packets`) > 0) return;
+    }
+  }
+}
+
+/** Runs testpmd on lines of commands. */
+async function run(words: readonly string[], lines: readonly string[]): Promise<Said> {
+  const conversation = new Conversation(words);
+  conversation.type(...lines);
+  conversation.endInput();
+  await conversation.ended;
   await new Promise(setImmediate);
-  return said;
+  return conversation;
 }
 
 const interactive = (...lines: string[]) => run([...EAL, '--', '-i', '--total-num-mbufs=2048'], lines);
@@ -68,28 +120,22 @@ const behind = (text: string, line: string): string => text.slice(text.lastIndex
 
 for (const mode of ['io', 'mac', 'macswap', 'csum', '5tswap'] as const) {
   test(`mode ${mode} sends on what it receives, and counts it`, { skip }, async () => {
-    const { out, errors } = await run(
-      [...EAL, '--', '--total-num-mbufs=2048', `--forward-mode=${mode}`, '--tx-first', '--no-flush-rx'],
-      [],
-      interruptedIn(300),
-    );
+    const words = [...EAL, '--', '-i', '--total-num-mbufs=2048', `--forward-mode=${mode}`, '--no-flush-rx'];
+    const conversation = new Conversation(words);
+    conversation.type('start tx_first');
+    await conversation.counted('RX');
+    conversation.type('stop', 'quit');
+    await conversation.ended;
+    const { out, errors } = conversation;
     const all = behind(out, 'Accumulated forward statistics');
     const [rx, tx] = [packets(all, 'RX-packets'), packets(all, 'TX-packets')];
     assert.ok(rx > 0, out);
     // One burst more was sent, from each of two ports.
     assert.equal(tx, rx + 64);
     assert.match(out, new RegExp(`${mode} packet forwarding - ports=2 - cores=1 - streams=2 - NUMA support enabled`));
-    assert.match(out, /No commandline core given, start packet forwarding\n/);
-    assert.match(out, /Press enter to exit\n\nSignal received, preparing to exit...\nTelling cores to stop...\n/);
     assert.equal(/Bad-ipcsum/.test(out), mode === 'csum');
     assert.doesNotMatch(errors, /rror/);
   });
-}
-
-function interruptedIn(ms: number): Promise<never> {
-  const happened = new Promise<never>((_, reject) => setTimeout(() => reject(new Interrupted('SIGINT')), ms));
-  happened.catch(() => {});
-  return happened;
 }
 
 for (const [mode, receives, sends] of [
@@ -101,13 +147,32 @@ for (const [mode, receives, sends] of [
   test(`mode ${mode} ${receives ? 'receives' : 'does not receive'}, ${sends ? 'sends' : 'does not send'}`, {
     skip,
   }, async () => {
-    const words = [...EAL, '--', '--total-num-mbufs=2048', `--forward-mode=${mode}`, '--txpkts=100,50'];
-    const { out } = await run(words, [], interruptedIn(300));
-    const all = behind(out, 'Accumulated forward statistics');
-    assert.equal(packets(all, 'RX-packets') > 0, receives, out);
-    assert.equal(packets(all, 'TX-packets') > 0, sends, out);
+    const words = [...EAL, '--', '-i', '--total-num-mbufs=2048', `--forward-mode=${mode}`, '--txpkts=100,50'];
+    const conversation = new Conversation(words);
+    conversation.type('set flush_rx off', 'start');
+    if (receives) await conversation.counted('RX');
+    if (sends) await conversation.counted('TX');
+    conversation.type('quit');
+    await conversation.ended;
+    const all = behind(conversation.out, 'Accumulated forward statistics');
+    assert.equal(packets(all, 'RX-packets') > 0, receives, conversation.out);
+    assert.equal(packets(all, 'TX-packets') > 0, sends, conversation.out);
   });
 }
+
+test('without -i it forwards until a signal or a key ends it', { skip }, async () => {
+  for (const how of ['signal', 'key'] as const) {
+    const conversation = new Conversation([...EAL, '--', '--total-num-mbufs=2048', '--tx-first']);
+    await conversation.said(
+      /No commandline core given, start packet forwarding\nio packet[\s\S]*Press enter to exit\n/,
+    );
+    if (how === 'signal') conversation.signal();
+    else conversation.type('');
+    await conversation.ended;
+    assert.equal(/\nSignal received, preparing to exit...\n/.test(conversation.out), how === 'signal');
+    assert.match(conversation.out, /Telling cores to stop...\n[\s\S]*Accumulated forward[\s\S]*Bye...\n$/);
+  }
+});
 
 test('streams over several queues, by queue, and the counters of each', { skip }, async () => {
   const { out } = await run(
@@ -126,12 +191,17 @@ test('streams over several queues, by queue, and the counters of each', { skip }
 
 test('statistics every second, with counters by name, until a signal comes', { skip }, async () => {
   const words = [...EAL, '--', '--stats-period=1', '--display-xstats=rx_good_packets', '--total-num-mbufs=2048'];
-  const { out } = await run(words, [], interruptedIn(1300));
-  const shown = out.split('Port statistics ====================================').length - 1;
-  assert.equal(shown, 2, out);
+  const conversation = new Conversation(words);
+  const period = 'Port statistics ====================================';
+  await conversation.said(
+    new RegExp(`${period}[\\s\\S]*${period}[\\s\\S]*${period}[\\s\\S]*port 1[\\s\\S]*Rate .*\\n.*\\n`),
+  );
+  conversation.signal();
+  await conversation.ended;
+  const { out } = conversation;
   assert.match(out, /\n {31}Value {12}Rate \(since last show\)\n {2}rx_good_packets {10} *\d+ +\d+\n/);
-  const second = out.split('Port statistics')[2]!;
-  assert.match(second, /Rx-pps: +[1-9]\d*/);
+  assert.match(out.split('Port statistics')[3]!, /Rx-pps: +[1-9]\d*/);
+  assert.match(out, /Accumulated forward/);
 });
 
 test('what is in use cannot be changed, and says so', { skip }, async () => {
