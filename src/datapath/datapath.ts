@@ -102,6 +102,18 @@ export interface Datapath {
   /** Reads the virtio_net_hdr (VNET_HEADER_BYTES before `data`) of a packet from a TAP into the mbuf's cells; takes an 802.1Q tag out
    *  of the data. `bytes` counts header and packet. 0 = header and packet disagree; the mbuf is left for the caller to free. */
   vnetToMbuf(mbuf: number, bytes: number): number;
+  /** Passes over a burst of mbufs (u32 array at `handles`), as testpmd's modes want them; `stream` is a FORWARD_STREAM. Headers
+   *  are looked for in the first segment. */
+  forwardMac(stream: number, handles: number, count: number): void;
+  forwardMacSwap(handles: number, count: number): void;
+  /** Ethernet and IP addresses and TCP or UDP ports change places. */
+  forwardSwap5(handles: number, count: number): void;
+  /** As forwardMac, with fresh checksums; counts wrong ones that the device told of. */
+  forwardChecksum(stream: number, handles: number, count: number): void;
+  /** Answers ARP and ICMP echo requests: the answers go to the front, everything else is freed. Returns how many answers. */
+  forwardEcho(stream: number, handles: number, count: number): number;
+  /** Makes up to `count` packets from the stream's template; returns how many. */
+  forwardMake(stream: number, handles: number, count: number): number;
   /** Writes the virtio_net_hdr in front of a one-segment mbuf's data (tag put back into the data). Returns the address to write from. */
   mbufToVnet(mbuf: number): number;
   /** The same for a host FRAME of one fragment. */
