@@ -1,6 +1,8 @@
 // Every driver of the device API. Other threads import this module by its URL.
 import type { Driver } from '../ethdev/driver.js';
+import { afPacketDriver } from './af_packet/af-packet.js';
 import { nullDriver } from './null/null.js';
+import { tapDriver } from './tap/tap.js';
 
 /** A name that begins another one's stands behind it. */
-export const drivers: readonly Driver[] = [nullDriver];
+export const drivers: readonly Driver[] = [afPacketDriver, nullDriver, tapDriver];

@@ -16,7 +16,8 @@ export interface Cells<T extends CellTable> {
   readonly types: T;
 }
 
-function cells<T extends CellTable>(name: string, types: T, align = 64): Cells<T> {
+/** Lays a table out: fields in order, each at its own alignment; `align` = 2^n bytes that the whole is padded to. */
+export function cells<T extends CellTable>(name: string, types: T, align = 64): Cells<T> {
   const at: Record<string, number> = {};
   let offset = 0;
   for (const [field, type] of Object.entries(types)) {
