@@ -80,7 +80,9 @@ export class TapNic implements Pollable {
   }
 
   step(): number {
-    const received = this.#toTap(); // first, for what came already should not wait for a look at the TAP
+    const queues = this.device.info?.queues ?? 1;
+    let received = 0; // first, for what came already should not wait for a look at the TAP
+    for (let queue = 0; queue < queues; queue++) received += this.#toTap(queue);
     return received + this.#fromTap();
   }
 
@@ -176,8 +178,8 @@ export class TapNic implements Pollable {
   }
 
   /** Driver to kernel. */
-  #toTap(): number {
-    const count = this.device.poll(this.#received, BURST);
+  #toTap(queue: number): number {
+    const count = this.device.poll(this.#received, BURST, queue);
     if (count === 0) return 0;
     const u32 = this.#u32;
     const list = this.#received >>> 2;

@@ -1,9 +1,13 @@
 // netvsc guest
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { parseWhole } from '../apps/demo/options.js';
 import { type GuestAppEvent, type GuestAppOptions, runGuest } from '../apps/guest/guest.js';
 import { exitCodeOf } from '../apps/interrupt.js';
+import { MAX_QUEUES } from '../netvsc/scaling.js';
 import { parseIpv4 } from '../wire/address-text.js';
-import { jsonOption, mtuOption, secondsOption } from './limits.js';
+import { jsonOption, mtuOption, parser, secondsOption } from './limits.js';
+
+const QUEUES = { min: 1, max: MAX_QUEUES };
 
 interface Given {
   readonly machine?: string;
@@ -14,6 +18,7 @@ interface Given {
   readonly generate?: string;
   readonly target?: string;
   readonly mtu: number;
+  readonly queues: number;
   readonly seconds?: number;
   readonly wait: boolean;
   readonly json: boolean;
@@ -39,6 +44,11 @@ export function addGuest(program: Command): void {
     )
     .addOption(new Option('--target <address>', 'who --generate sends to').argParser(ipv4))
     .addOption(mtuOption())
+    .addOption(
+      new Option('--queues <count>', `channels wanted, 1 to ${MAX_QUEUES}; the host may give fewer`)
+        .default(1)
+        .argParser(parser((text) => parseWhole(QUEUES, text))),
+    )
     .addOption(secondsOption('end by itself after that time'))
     .option('--wait', 'wait for a host that is not there yet, and for the next one when it goes', false)
     .addOption(jsonOption())
@@ -64,11 +74,11 @@ function traffic({ tap, echo, generate, target }: Given): GuestAppOptions['traff
 }
 
 async function guest(given: Given): Promise<void> {
-  const { mtu, seconds, wait, json } = given;
+  const { mtu, queues, seconds, wait, json } = given;
   const machine = given.machine ?? given.root;
   if (machine === undefined) throw new Error('expected one of --machine or --root');
   const options: GuestAppOptions = {
-    ...{ machine, nic: given.nic, traffic: traffic(given), mtu, reattach: wait },
+    ...{ machine, nic: given.nic, traffic: traffic(given), mtu, queues, reattach: wait },
     ...(seconds === undefined ? {} : { seconds }),
   };
   const report = (event: GuestAppEvent) => {
@@ -83,8 +93,9 @@ async function guest(given: Given): Promise<void> {
 
 function eventText(event: GuestAppEvent): string {
   if (event.type === 'attached') {
-    const { mac, mtu, nvspVersion, linkUp } = event.info;
-    return `attached to ${event.uuid} in ${event.path}: ${mac}, MTU ${mtu}, NVSP 0x${nvspVersion.toString(16)}, link ${linkUp ? 'up' : 'down'}`;
+    const { mac, mtu, nvspVersion, linkUp, queues } = event.info;
+    const channels = queues > 1 ? `, ${queues} queues` : '';
+    return `attached to ${event.uuid} in ${event.path}: ${mac}, MTU ${mtu}, NVSP 0x${nvspVersion.toString(16)}, link ${linkUp ? 'up' : 'down'}${channels}`;
   }
   const { type, ...facts } = event;
   const text = Object.entries(facts).map(([name, value]) => `${name} ${value}`);

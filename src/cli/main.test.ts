@@ -31,6 +31,7 @@ for (const [words, expected] of [
   ['guest --machine m', /one of --tap, --echo, or --generate with --target/],
   ['guest --machine m --echo 10.0.0', /expected an IPv4 address/],
   ['guest --machine m --nic x --echo 10.0.0.1', /a number from 0 on, or a UUID/],
+  ['guest --machine m --queues 65 --echo 10.0.0.1', /a whole number from 1 to 64/],
   ['guest --machine m --tap t0 --echo 10.0.0.1', /cannot be used with/],
   ['devbind frobnicate', /unknown command 'frobnicate'/],
   ['devbind set-override eth0', /missing required argument 'driver'/],

@@ -13,7 +13,7 @@ export function addRun(program: Command): void {
       'after',
       `
 A preload shim does it, so the program must be dynamically linked and not setuid.
-DPDK (no root needed): dpdk-testpmd --no-huge --no-pci --iova-mode=va ...`,
+DPDK (no root needed): dpdk-testpmd --no-huge --no-pci --no-shconf -m 160 ...`,
     )
     .action(async (command: string[], { machine }: Pick<RunOptions, 'machine'>) => {
       process.exitCode = await run({ machine, command });

@@ -32,6 +32,11 @@ export interface Datapath {
   /** Drops a reference to an EXTERNAL_BUFFER. */
   externalDrop(external: number): void;
 
+  /** Puts up to `count` mbuf chains into a HANDLE_RING and counts them in PORT_COUNTERS; returns how many, from the front. */
+  handlePut(ring: number, handles: number, count: number, counters: number): number;
+  /** Takes up to `max` mbuf chains out of a HANDLE_RING and counts them. */
+  handleTake(ring: number, handles: number, max: number, counters: number): number;
+
   /** Sends up to `count` mbuf chains; returns how many were taken (the driver owns those from then on). */
   guestSend(queue: number, handles: number, count: number): number;
   /** Handles up to about `max` received packets: their mbufs go to `handles`, which must hold `max` entries. */
@@ -46,6 +51,9 @@ export interface Datapath {
   /** Divides the data suballocations of a NIC's receive buffer among `count` channels (u32 array of addresses, which share the tables
    *  of `primary`: suballocations, owners, senders). `stacks`: u32 per data suballocation, for their free stacks. */
   hostDivide(primary: number, channels: number, count: number, stacks: number): void;
+  /** Notes in STAGING what the next poll's packets, at most `max` messages, name of pages that are not mapped. Returns how many parts
+   *  of pages that are. The poll that follows takes them from there, and reads no further than was looked. */
+  hostStage(channel: number, staging: number, max: number): number;
   /** Reads the guest's ring: frames of data messages go to the channel's FRAME table, the rest to events. */
   hostPoll(channel: number, maxFrames: number): number;
   /** Completes the messages of the last poll. Returns how many completions still wait for room. */

@@ -2,7 +2,8 @@
 import type { Driver } from '../ethdev/driver.js';
 import { afPacketDriver } from './af_packet/af-packet.js';
 import { nullDriver } from './null/null.js';
+import { ringDriver } from './ring/ring.js';
 import { tapDriver } from './tap/tap.js';
 
 /** A name that begins another one's stands behind it. */
-export const drivers: readonly Driver[] = [afPacketDriver, nullDriver, tapDriver];
+export const drivers: readonly Driver[] = [afPacketDriver, nullDriver, ringDriver, tapDriver];

@@ -100,6 +100,7 @@ export class ChannelMemory {
     this.set('nvspBytes', 28);
     this.set('regionCount', 0);
     this.set('regionMissFails', 0);
+    this.set('staging', 0);
     this.set('frameError', 0);
     this.set('owners', 0);
     this.set('senders', 0);

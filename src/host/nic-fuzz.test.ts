@@ -100,13 +100,16 @@ function checkAlive(rig: Rig): void {
   assert.equal(nic!.phase, 'ready');
 }
 
-for (const [name, prepare] of [
-  ['from open on', (rig: Rig) => rig.guest.open()],
-  ['from the init phase on', (rig: Rig) => [rig.guest.open(), rig.guest.init(V61)]],
-  ['when attached', (rig: Rig) => rig.guest.attach(V61, { capabilities: 0x88 })],
+const attachAll = (rig: Rig) => rig.guest.attach(V61, { capabilities: 0x88 });
+
+for (const [name, prepare, unmappable] of [
+  ['from open on', (rig: Rig) => rig.guest.open(), false],
+  ['from the init phase on', (rig: Rig) => [rig.guest.open(), rig.guest.init(V61)], false],
+  ['when attached', attachAll, false],
+  ['when attached, memory copied', attachAll, true],
 ] as const) {
   test(`arbitrary actions ${name}`, (t) => {
-    const rig = createRig(t, { nics: [{}, {}] });
+    const rig = createRig(t, { nics: [{}, {}], unmappable });
     rig.guests[1]!.attach(V61);
     fc.assert(
       fc.property(fc.array(action, { maxLength: 25 }), (actions) => {

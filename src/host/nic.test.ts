@@ -1,58 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { buildPacket, checksumField } from '../offload/offload-testing.js';
 import { nicMac } from './identity.js';
-import { concat, createRig, hexBytes, type RawGuest, type Rig, word, words } from './raw-guest-testing.js';
+import { frame, info, packet, type Received, receive } from './raw-frames-testing.js';
+import { concat, createRig, hexBytes, type Rig, words } from './raw-guest-testing.js';
 
 const V61 = 0x60001;
 const MAC = [nicMac('test', 0), nicMac('test', 1), nicMac('test', 2)] as const;
 const BROADCAST = hexBytes('ffffffffffff');
-
-function frame(to: Uint8Array, from: Uint8Array, bytes: number, fill = 0x5a): Uint8Array {
-  return concat(to, from, hexBytes('88b5'), new Uint8Array(bytes - 14).fill(fill));
-}
-
-/** An RNDIS packet message with its infos right behind the header. */
-function packet(data: Uint8Array, infos: Uint8Array = words()): Uint8Array {
-  const total = 44 + infos.length + data.length;
-  return concat(
-    words(1, total, 36 + infos.length, data.length, 0, 0, 0, infos.length ? 36 : 0, infos.length, 0, 0),
-    infos,
-    data,
-  );
-}
-
-const info = (type: number, value: number) => words(16, type, 12, value);
-
-interface Received {
-  readonly data: Uint8Array;
-  readonly infos: Record<number, number>;
-}
-
-/** Takes what came, gives it back to the host, and returns the frames. Checks the layout of facts 8. */
-function receive(guest: RawGuest, mtu = 1514): Received[] {
-  const frames: Received[] = [];
-  for (const { type, id, setId, ranges } of guest.all()) {
-    assert.equal(type, 7);
-    assert.equal(setId, 0xcafe);
-    assert.equal(ranges[0]!.offset, Number(id) * (mtu + 292), 'the chain is named by its first suballocation');
-    for (const { bytes, offset } of ranges) {
-      assert.equal(bytes, mtu + 292);
-      const at = guest.opened.receiveBuffer.address + offset;
-      const message = guest.arena.u8.slice(at, at + bytes);
-      const [kind, length, dataOffset, dataBytes, oob, , , infoOffset, infoBytes] = Array.from({ length: 9 }, (_, i) =>
-        word(message, i),
-      );
-      assert.deepEqual([kind, length, dataOffset, oob, infoOffset], [1, bytes, 248, 0, 36]);
-      const infos: Record<number, number> = {};
-      for (let next = 44; next < 44 + infoBytes!; next += word(message.subarray(next), 0)) {
-        infos[word(message.subarray(next), 1)] = word(message.subarray(next), 3);
-      }
-      frames.push({ data: message.slice(256, 256 + dataBytes!), infos });
-    }
-    guest.put(11, 0, id, words(108, 1));
-  }
-  return frames;
-}
 
 function send(rig: Rig, index: number, message: Uint8Array): number {
   const guest = rig.guests[index]!;
@@ -240,6 +195,31 @@ test('checksums are finished for a guest that did not turn their offload on, and
   assert.equal(left!.infos[0], 0x8 | 0x80, 'good, but the value is not there');
 });
 
+test('a UDP checksum is finished for everyone, as no bit says that it is not there; it is known to be good then', (t) => {
+  const rig = createRig(t, { nics: [{}, {}] });
+  for (const guest of rig.guests) guest.attach(V61);
+  const udp4 = { family: 4, protocol: 17, ipOptions: 0, tcpOptions: 0, payload: 40, tcpFlags: 0, seed: 1 } as const;
+  const whole = buildPacket(udp4);
+  const packetBytes = concat(MAC[1], MAC[0], whole.bytes.subarray(12));
+  const open = packetBytes.slice();
+  open.fill(0, checksumField(whole), checksumField(whole) + 2);
+  const wanted = info(0, 1 | 8 | (whole.l4 << 16));
+  assert.equal(send(rig, 0, packet(open, wanted)), 1);
+  const [before] = receive(rig.guests[1]!);
+  assert.deepEqual([before!.data, before!.infos[0]], [packetBytes, 0x10]);
+  const on = Uint8Array.from([0x80, 1, 20, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+  rig.guests[1]!.set(0xfc01020c, on);
+  rig.guests[1]!.control();
+  assert.equal(send(rig, 0, packet(open, wanted)), 1);
+  const [after] = receive(rig.guests[1]!);
+  assert.deepEqual([after!.data, after!.infos[0]], [packetBytes, 0x10]);
+  // Said to be UDP, but it is not: passed on as it is, and nobody vouches for it.
+  const other = concat(MAC[1], MAC[0], buildPacket({ ...udp4, protocol: 6 }).bytes.subarray(12));
+  assert.equal(send(rig, 0, packet(other, wanted)), 1);
+  const [unknown] = receive(rig.guests[1]!);
+  assert.deepEqual([unknown!.data, unknown!.infos[0]], [other, 0]);
+});
+
 test('pages of the guest are mapped when they are first named; a page that cannot be seen is status 2', (t) => {
   const rig = createRig(t, { nics: [{}, {}] });
   for (const guest of rig.guests) guest.attach(V61);
@@ -257,7 +237,10 @@ test('pages of the guest are mapped when they are first named; a page that canno
     assert.equal(rig.host.nics[0]!.state().lastFrameError, 'PAGE_MISSING');
   }
   const { refused, lastRefusal } = rig.host.nics[0]!.state().guestPages;
-  assert.deepEqual([refused, lastRefusal], [3, 'page ffffffffffffffff: not guest memory']);
+  assert.deepEqual(
+    [refused, lastRefusal],
+    [3, 'page ffffffffffffffff: not guest memory; nothing readable is there (pages are numbered by virtual address)'],
+  );
   assert.equal(rig.host.nics[0]!.phase, 'ready');
 });
 

@@ -9,6 +9,7 @@ import { Adapter } from './adapter.js';
 import { checkRing, faultText, notInFlight } from './channel-faults.js';
 import { ChannelMemory } from './channel-memory.js';
 import { FrameWorkshop } from './frames.js';
+import { GuestView } from './guest-view.js';
 import { macText } from './identity.js';
 import { Netvsp } from './netvsp.js';
 import { DEFAULT_VLAN, type FrameSink, type SwitchPort, type VlanMode } from './ports.js';
@@ -62,6 +63,7 @@ export class Nic implements SwitchPort {
   readonly #rndis: RndisControl;
   readonly #workshop: FrameWorkshop;
   readonly #subchannels: Subchannels;
+  readonly #guest: GuestView;
   readonly #spread: ReceiveSpread;
   readonly #service: SubchannelService;
   /** HOST_CHANNEL by channel number, 0 where the channel is dead. */
@@ -77,8 +79,6 @@ export class Nic implements SwitchPort {
   #opens = 0;
   #deaths = 0;
   #events = 0;
-  #pagesRefused = 0;
-  #lastPageRefusal: string | undefined;
 
   constructor(options: NicOptions) {
     const { offer, datapath, profile } = options;
@@ -104,6 +104,7 @@ export class Nic implements SwitchPort {
       undo.push(() => this.#workshop.release());
       this.#subchannels = new Subchannels(offer.arena, datapath, offer, this.#memory);
       undo.push(() => this.#subchannels.release());
+      this.#guest = new GuestView(offer.arena, datapath, offer, this.#memory, this.#subchannels);
       this.#spread = new ReceiveSpread(offer.arena, datapath);
     } catch (error) {
       for (const action of undo.reverse()) action();
@@ -115,7 +116,7 @@ export class Nic implements SwitchPort {
     this.#service = {
       datapath,
       sink: this.#sink,
-      mapPage: (low, high) => this.#mapPage(low, high),
+      guest: this.#guest,
       count: () => this.#events++,
     };
     this.#memory.reset();
@@ -266,11 +267,7 @@ export class Nic implements SwitchPort {
       },
       sendBuffer: { bytes: this.#memory.get('sendBytes'), sectionBytes: this.#memory.get('sendSectionBytes') },
       control: { events: this.#events, waiting: this.#rndis.waiting, refused: this.#rndis.refused },
-      guestPages: {
-        regions: this.#memory.get('regionCount'),
-        refused: this.#pagesRefused,
-        lastRefusal: this.#lastPageRefusal,
-      },
+      guestPages: this.#guest.state(),
       lastFrameError: Object.entries(FRAME_ERROR).find(([, code]) => code === frameError)?.[0] ?? `code ${frameError}`,
       subchannels: this.#subchannels.list.map(({ offer, reason, channel }) => ({
         relid: offer.relid,
@@ -308,6 +305,7 @@ export class Nic implements SwitchPort {
     this.#rndis.reset();
     this.#adapter.reset();
     this.#memory.reset();
+    this.#guest.reset();
     this.#applyReceivers();
     this.#abilities = 0;
     if (this.macs[0] !== this.#adapter.currentMac) this.macs = [this.#adapter.currentMac];
@@ -367,6 +365,7 @@ export class Nic implements SwitchPort {
         this.#memory.set('blocked', CONTROL_ROOM);
         break;
       }
+      this.#guest.prepare(address);
       const frames = this.#datapath.hostPoll(address, BURST);
       const messages = this.#memory.get('transactionCount');
       if (messages > 0) this.#netvsp.onRndis();
@@ -406,7 +405,7 @@ export class Nic implements SwitchPort {
         break;
       }
       case EVENT_KIND.GPA_MISS:
-        if (!this.#mapPage(low, high)) this.#memory.set('regionMissFails', 1);
+        if (!this.#guest.miss(this.#memory.address, low, high)) this.#memory.set('regionMissFails', 1);
         break;
       default:
         throw notInFlight(low, high);
@@ -420,20 +419,6 @@ export class Nic implements SwitchPort {
     adapter.ndisMajor = this.#netvsp.ndisMajor;
     adapter.ndisMinor = this.#netvsp.ndisMinor;
     adapter.rscNegotiated = this.#netvsp.rscNegotiated;
-  }
-
-  /** A page that the guest named and that we have not mapped: the message is read again with it, or fails when this is false. */
-  #mapPage(low: number, high: number): boolean {
-    const pfn = (BigInt(high) << 32n) | BigInt(low);
-    const region = this.offer.mapGuestPage(pfn);
-    const holds = region !== undefined && pfn >= region.pfn && pfn < region.pfn + BigInt(region.pages);
-    if (holds && this.#memory.addRegion(region)) {
-      this.#subchannels.shareRegions();
-      return true;
-    }
-    this.#pagesRefused++;
-    this.#lastPageRefusal = holds ? 'too many regions' : this.offer.lastRefusal;
-    return false;
   }
 
   #useMac(mac: Uint8Array, mayUse: ((mac: Uint8Array) => boolean) | undefined): boolean {

@@ -40,6 +40,13 @@ export interface Packet {
   readonly ranges: readonly { readonly bytes: number; readonly offset: number }[];
 }
 
+/** A GPA range: bytes from an offset in the first page on. */
+export interface RawRange {
+  readonly offset: number;
+  readonly bytes: number;
+  readonly pfns: readonly bigint[];
+}
+
 const PAGE = 4096;
 
 export class RawGuest {
@@ -153,19 +160,22 @@ export class RawGuest {
     return id;
   }
 
-  /** The same without a send buffer: by a GPA range of one page. */
-  putRndisDirect(message: Uint8Array, pfn?: bigint): bigint {
+  /** Names an RNDIS message by GPA ranges; returns the transaction id. */
+  putRanges(...ranges: readonly RawRange[]): bigint {
     const id = ++this.#id;
+    const parts = ranges.map(({ offset, bytes, pfns }) =>
+      concat(words(bytes, offset), ...pfns.map((pfn) => words(Number(pfn & 0xffff_ffffn), Number(pfn >> 32n)))),
+    );
+    this.put(9, 1, id, words(107, 0, 0xffffffff, 0), concat(words(0, ranges.length), ...parts));
+    return id;
+  }
+
+  /** The same in a page of its own. */
+  putRndisDirect(message: Uint8Array, pfn?: bigint): bigint {
     const page = this.pair.device.memory.allocate('raw guest page', PAGE);
     this.#pages.push(page);
     this.arena.u8.set(message, page);
-    const header = new Uint8Array(24);
-    const view = new DataView(header.buffer);
-    view.setUint32(4, 1, true);
-    view.setUint32(8, message.length, true);
-    view.setBigUint64(16, pfn ?? this.pair.device.memory.pfn(page), true);
-    this.put(9, 1, id, words(107, 0, 0xffffffff, 0), header);
-    return id;
+    return this.putRanges({ offset: 0, bytes: message.length, pfns: [pfn ?? this.pair.device.memory.pfn(page)] });
   }
 
   /** Gives back the pages that putRndisDirect took. */
@@ -270,6 +280,8 @@ export interface RigOptions {
   readonly ringBytes?: number;
   readonly receiveBytes?: number;
   readonly uplinks?: readonly UplinkFactory[];
+  /** Guest memory cannot be mapped by the host. */
+  readonly unmappable?: boolean;
 }
 
 /** Rigs of a file take turns in one arena. */
@@ -290,6 +302,7 @@ export function createRig(t: TestContext, options: RigOptions = {}): Rig {
     ringBytes: options.ringBytes ?? 256 << 10,
     receiveBytes: options.receiveBytes ?? 512 << 10,
     sendBytes: 256 << 10,
+    unmappable: options.unmappable ?? false,
   });
   const makeHost = () => {
     try {

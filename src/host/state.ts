@@ -46,8 +46,16 @@ export interface NicState {
     /** RNDIS control messages completed with an error, malformed or beyond the queue's limit. */
     readonly refused: number;
   };
+  /** The guest's memory, as its page numbers name it. */
   readonly guestPages: {
+    /** Stretches that are mapped. */
     readonly regions: number;
+    /** System calls that copied what cannot be mapped, and what they copied. */
+    readonly copies: number;
+    readonly copiedBytes: number;
+    /** Why something had to be copied since the guest opened the channel. */
+    readonly copiedBecause: string | undefined;
+    /** Messages that failed because their memory could neither be mapped nor copied, and why the last one did. */
     readonly refused: number;
     readonly lastRefusal: string | undefined;
   };

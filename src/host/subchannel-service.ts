@@ -5,6 +5,7 @@ import { EVENT_KIND } from '../memory/layout.js';
 import { NVSP_MESSAGE, NVSP_STATUS, NvspHeader, NvspSendRndisPacketComplete } from '../wire/nvsp.js';
 import { nameOf } from '../wire/struct.js';
 import { checkRing, notInFlight } from './channel-faults.js';
+import type { GuestView } from './guest-view.js';
 import { ChannelFault } from './netvsp.js';
 import type { FrameSink } from './ports.js';
 import type { HostSubchannel } from './subchannels.js';
@@ -21,8 +22,7 @@ export interface SubchannelService {
   readonly datapath: Datapath;
   /** Where the guest's frames go. */
   readonly sink: FrameSink;
-  /** Makes a guest page known to all channels; false = that cannot be. */
-  readonly mapPage: (low: number, high: number) => boolean;
+  readonly guest: GuestView;
   /** Counts a control-path packet. */
   readonly count: () => void;
 }
@@ -38,6 +38,7 @@ export function serveSubchannel(subchannel: HostSubchannel, service: SubchannelS
       subchannel.set('blocked', COMPLETION_ROOM);
       break;
     }
+    service.guest.prepare(address);
     const frames = datapath.hostPoll(address, BURST);
     const messages = subchannel.get('transactionCount');
     if (frames > 0) service.sink.forward(subchannel.get('frames'), frames);
@@ -69,7 +70,7 @@ function takeEvent(
   payload: Uint8Array,
 ): void {
   if (kind === EVENT_KIND.GPA_MISS) {
-    if (!service.mapPage(low, high)) subchannel.set('regionMissFails', 1);
+    if (!service.guest.miss(subchannel.address, low, high)) subchannel.set('regionMissFails', 1);
   } else if (kind === EVENT_KIND.RNDIS_CONTROL) {
     if (wanted) subchannel.outbox.complete(low, high, REFUSED, subchannel.get('nvspBytes'));
   } else if (kind === EVENT_KIND.NVSP) {

@@ -139,11 +139,13 @@ export class Subchannels implements SubchannelSource {
     return this.list.reduce((sum, subchannel) => sum + subchannel.get('freeSuballocationCount'), 0);
   }
 
-  /** Another stretch of guest memory is known. */
-  shareRegions(): void {
-    const count = this.#primary.get('regionCount');
-    for (const subchannel of this.list) subchannel.set('regionCount', count);
-    for (const subchannel of this.#made) subchannel.set('regionCount', count);
+  /** Another stretch of guest memory is known, or there is room for copies. */
+  shareGuestMemory(): void {
+    for (const cell of ['regionCount', 'staging'] as const) {
+      const value = this.#primary.get(cell);
+      for (const subchannel of this.list) subchannel.set(cell, value);
+      for (const subchannel of this.#made) subchannel.set(cell, value);
+    }
   }
 
   /** Counters of all, those that are gone included, added to `to`. */

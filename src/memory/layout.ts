@@ -184,6 +184,22 @@ export const PORT_COUNTERS = cells('PORT_COUNTERS', {
   noMbufs: 'u64',
 });
 
+/** Mbufs on their way from the one thread that puts them in to the one that takes them out. Two HANDLE_RING_ENDs follow it, the first
+ *  one written by who puts in, the second one by who takes out. */
+export const HANDLE_RING = cells('HANDLE_RING', {
+  entries: 'u32', // arena address of mask + 1 u32
+  mask: 'u32',
+  limit: 'u32', // mbufs that may wait, at most mask + 1
+  open: 'u32', // 0: nothing can be put in
+  armed: 'u32', // 1: who takes out sleeps, or is about to
+  wakeFd: 'u32', // event descriptor that wakes it + 1, or 0
+});
+
+export const HANDLE_RING_END = cells('HANDLE_RING_END', {
+  index: 'u32', // mbufs put in or taken out, modulo 2^32
+  seen: 'u32', // the other end's index, as last looked at
+});
+
 /** One send in flight: its transaction id is slot | generation << 16 with TX_TRANSACTION above it. */
 export const TX_SLOT = cells(
   'TX_SLOT',
@@ -314,6 +330,43 @@ export const OFFLOAD = {
 /** A stretch of guest-physical memory that the host has mapped. */
 export const GPA_REGION = cells('GPA_REGION', { pfnLow: 'u32', pfnHigh: 'u32', pages: 'u32', address: 'u32' }, 16);
 
+/**
+ * What hostStage finds to be copied before a poll: pages that GPA-direct packets name and that are not mapped. One for all
+ * channels of a NIC, for one poll of one of them at a time.
+ */
+export const STAGING = cells('STAGING', {
+  channel: 'u32', // HOST_CHANNEL whose next poll takes what is here; 0 = none
+  end: 'u32', // read index behind the last packet looked at: the poll goes no further
+  data: 'u32', // arena address of the copies, back to back
+  dataBytes: 'u32',
+  dataUsed: 'u32',
+  pages: 'u32', // STAGED_PAGE table
+  pageCapacity: 'u32',
+  pageCount: 'u32',
+  vectors: 'u32', // as many struct iovec as pages may be: u64 address in the guest, u64 bytes
+  vectorCount: 'u32',
+  known: 'u32', // GPA_REGION table of pages that cannot be mapped
+  knownCount: 'u32',
+  unknown: 'u32', // 1: the page below is staged and not in that table: it may be one that can be mapped
+  unknownLow: 'u32',
+  unknownHigh: 'u32',
+});
+
+/** A part of a page in STAGING, in the order of the packets and of their ranges. */
+export const STAGED_PAGE = cells(
+  'STAGED_PAGE',
+  {
+    packet: 'u32', // read index behind the packet that names it
+    pfnLow: 'u32',
+    pfnHigh: 'u32',
+    offset: 'u32',
+    bytes: 'u32',
+    address: 'u32', // of the copy; 0 = it could not be had
+    vector: 'u32', // index of the vector that it is part of
+  },
+  32,
+);
+
 /** A guest's send that waits for its completion: at most as many as one poll reads. */
 export const TRANSACTION = cells('TRANSACTION', { idLow: 'u32', idHigh: 'u32', status: 'u32', wanted: 'u32' }, 16);
 
@@ -331,6 +384,7 @@ export const FRAME = cells('FRAME', {
   source: 'u32', // vSwitch port number
   transaction: 'u32', // index into the channel's transactions, or NO_SECTION
   sourceBuffer: 'u32', // handle of the buffer that an uplink must take back, or 0
+  hashInfo: 'u32', // with HASH: NDIS hash type and function
 });
 
 export const FRAGMENT = cells('FRAGMENT', { address: 'u32', bytes: 'u32' }, 8);
@@ -371,7 +425,8 @@ export const HOST_CHANNEL = cells('HOST_CHANNEL', {
   maxRanges: 'u32', // ranges in one transfer-page packet
   regions: 'u32', // GPA_REGION table
   regionCount: 'u32',
-  regionMissFails: 'u32', // 1: TypeScript could not map the missing page; complete with status 2
+  regionMissFails: 'u32', // 1: the missing page cannot be had: the next poll completes its message with status 2
+  staging: 'u32', // STAGING of the NIC, 0 while nothing has to be copied
   transactions: 'u32', // TRANSACTION table of the current poll
   transactionCapacity: 'u32',
   transactionCount: 'u32',
@@ -448,9 +503,13 @@ export const LAYOUTS = [
   POOL_SHARED,
   PORT_QUEUE,
   PORT_COUNTERS,
+  HANDLE_RING,
+  HANDLE_RING_END,
   TX_SLOT,
   GUEST_QUEUE,
   GPA_REGION,
+  STAGING,
+  STAGED_PAGE,
   TRANSACTION,
   FRAME,
   FRAGMENT,

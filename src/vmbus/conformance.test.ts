@@ -188,6 +188,27 @@ for (const [name, make] of Object.entries(BACKENDS)) {
     assert.throws(() => device.memory.release(address), { name: 'VmbusError' });
   });
 
+  test(`${name}: guest memory is copied by its page frame numbers, up to what is not there`, (t) => {
+    const { device, offer } = make(t);
+    device.open();
+    offer.poll();
+    const address = device.memory.allocate('packets', 3 * 4096);
+    const vectors = offer.arena.reserve('vectors', 48);
+    const to = offer.arena.reserve('copies', 3 * 4096);
+    for (let i = 0; i < 3 * 4096; i++) device.arena.u8[address + i] = (i * 3 + (i >> 8)) & 0xff;
+    const at = device.memory.pfn(address) * 4096n;
+    const nowhere = 1n << 63n;
+    offer.arena.u64.set([at + 4000n, 5000n, at, 7n, nowhere, 9n], vectors >>> 3);
+    assert.equal(offer.copyGuest(vectors, 2, to, 5007), 5007);
+    const copied = offer.arena.u8.slice(to, to + 5007);
+    assert.deepEqual(copied.subarray(0, 5000), device.arena.u8.slice(address + 4000, address + 9000));
+    assert.deepEqual(copied.subarray(5000), device.arena.u8.slice(address, address + 7));
+    assert.equal(offer.copyGuest(vectors, 3, to, 5016), 5007);
+    assert.equal(offer.copyGuest(vectors + 32, 1, to, 9), 0);
+    for (const taken of [vectors, to]) offer.arena.release(taken);
+    device.memory.release(address);
+  });
+
   test(`${name}: 50 openings leave no descriptor and no arena memory behind`, (t) => {
     const { device, offer } = make(t);
     const cycle = () => {

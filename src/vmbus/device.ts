@@ -126,17 +126,30 @@ export interface VmbusOffer {
   /** Maps the guest page that holds this page frame number (and its neighbours of the same file). Undefined = cannot be seen, with
    *  the reason in `lastRefusal`. Regions stay mapped until `closed`. */
   mapGuestPage(pfn: bigint): GuestRegion | undefined;
+  /** Why the last page could not be mapped, or the last bytes not be copied. */
   readonly lastRefusal: string;
+  /** The pages around the last refused one for which the same answer holds; undefined = not even for that one, for long. */
+  readonly refusedPages: PageSpan | undefined;
+  /**
+   * Copies guest memory that cannot be mapped: `count` pairs of u64, address (page frame number x 4096 + offset) and bytes, at
+   * arena address `vectors`, back to back to arena address `to`, `bytes` in all. Returns how many bytes came, up to the first that are
+   * not there, or -1 when none can be had at all (`lastRefusal`).
+   */
+  copyGuest(vectors: number, count: number, to: number, bytes: number): number;
   /** Process that has the channel open; undefined when nobody has, or when it is known to be this very memory's user. */
   readonly guestPid: number | undefined;
   /** Withdraws the device: the guest's descriptor reports the end. */
   rescind(): void;
 }
 
-/** Guest-physical pages mapped in the host's arena: pages [pfn, pfn + pages) at consecutive addresses. */
-export interface GuestRegion {
+/** Guest-physical pages [pfn, pfn + pages). */
+export interface PageSpan {
   readonly pfn: bigint;
   readonly pages: number;
+}
+
+/** Pages that are mapped in the host's arena, at consecutive addresses. */
+export interface GuestRegion extends PageSpan {
   readonly address: number;
 }
 

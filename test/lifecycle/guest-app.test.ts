@@ -30,6 +30,26 @@ test('one guest answers what the other sends, over the switch', async (t) => {
   assert.ok(sent.received! * 1514 <= sent.receivedBytes! + 1514, 'whole frames came back');
 });
 
+test('with several queues: answers go out where questions came in, every queue sends', async (t) => {
+  const machine = machineName();
+  await startHost(t, machine).line('ready');
+  const echo = startGuest(t, machine, { nic: 1, queues: 4, traffic: { mode: 'echo', address: '10.0.0.3' } });
+  const { info } = (await echo.line('attached')) as unknown as { info: { queues: number } };
+  assert.equal(info.queues, 4);
+  const sender = startGuest(t, machine, {
+    traffic: { mode: 'generate', address: '10.0.0.2', target: '10.0.0.3', frameBytes: 1514, rate: 4000 },
+    queues: 3,
+  });
+  await sender.stats(({ received }) => received! > 1000);
+  const { stats: sent } = (await sender.end()) as unknown as { stats: Record<string, number> };
+  const { stats: answered } = (await echo.end()) as unknown as { stats: Record<string, number> };
+  for (const stats of [sent, answered]) {
+    assert.deepEqual([stats.txFailed, stats.rxBadRndis, stats.noBuffer, stats.failures], [0, 0, 0, 0]);
+    assert.ok(stats.rxHash! > 900, 'the host spreads what it delivers');
+  }
+  assert.ok(sent.sent! - sent.received! <= 3 * 256, `${sent.sent} sent, ${sent.received} came back`);
+});
+
 test('a guest ends by itself after its time; a sink only counts', async (t) => {
   const machine = machineName();
   const host = startHost(t, machine);

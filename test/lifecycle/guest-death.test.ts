@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { PollLoop } from '../../src/ethdev/loop.js';
 import { createDatapath } from '../../src/datapath/datapath.js';
+import { PollLoop } from '../../src/ethdev/loop.js';
 import { Host } from '../../src/host/host.js';
 import { openUplink, parseUplink } from '../../src/host/uplinks/index.js';
 import { Arena } from '../../src/memory/arena.js';

@@ -18,6 +18,12 @@ export const machineName = (): string => `life-${process.pid}-${++machines}`;
 /** Only to end a test that would hang. */
 const PATIENCE_MS = 20_000;
 
+export interface PeerStart {
+  readonly script?: URL;
+  readonly env?: NodeJS.ProcessEnv;
+  readonly before?: readonly string[];
+}
+
 export class Peer {
   readonly pid: number;
   /** Everything it said. */
@@ -26,10 +32,13 @@ export class Peer {
   readonly #ended: Promise<unknown>;
   #news: () => void = () => {};
 
-  constructor(t: TestContext, role: 'host' | 'guest', options: object) {
-    const script = fileURLToPath(new URL('./peer.js', import.meta.url));
-    const child = spawn(process.execPath, ['--enable-source-maps', script, role, JSON.stringify(options)], {
+  /** `how`: another script and environment than usual, and what to start the process with. */
+  constructor(t: TestContext, role: string, options: object, how: PeerStart = {}) {
+    const script = fileURLToPath(how.script ?? new URL('./peer.js', import.meta.url));
+    const words = [...(how.before ?? []), process.execPath, '--enable-source-maps', script, role];
+    const child = spawn(words[0]!, [...words.slice(1), JSON.stringify(options)], {
       stdio: ['pipe', 'pipe', 'inherit'],
+      env: how.env ?? process.env,
     });
     this.#child = child;
     this.pid = child.pid!;

@@ -21,6 +21,8 @@ export interface GuestPlan extends NetvscOptions {
   readonly smallCount: number;
   readonly largeCount: number;
   readonly ownQueue?: number;
+  /** The host cannot map its memory. */
+  readonly unmappable?: boolean;
 }
 
 export interface MachinePlan {
@@ -81,13 +83,14 @@ export class Machine {
   startHost(): void {
     const { arena, datapath } = this.#context;
     const { plan } = this;
-    this.#buses = plan.guests.map((_, index) =>
+    this.#buses = plan.guests.map(({ unmappable = false }, index) =>
       createMemoryBus(arena, {
         ringBytes: plan.ringBytes,
         receiveBytes: plan.receiveBytes,
         sendBytes: plan.sendBytes,
         firstDevice: index,
         firstGpadl: 0xe1e10 + 2 * index,
+        unmappable,
       }),
     );
     const stationOf = (mac: string) => this.#stationOf(mac);

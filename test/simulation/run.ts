@@ -150,6 +150,7 @@ class Run {
     await new Promise(setImmediate);
     if (this.#unexpected) throw this.#unexpected;
     machine.check();
+    if (machine.host.state().nics.some(({ guestPages }) => guestPages.copies > 0)) this.#happen('memory copied');
     this.#log('at rest');
   }
 
@@ -172,6 +173,7 @@ class Run {
       rsc: this.#random() < 0.7,
       ...(this.#random() < 0.5 ? { queues: 2 + this.#below(3), ownQueue: this.#below(4) } : {}),
       ...(this.#random() < 0.3 ? { copyLimit: this.#one([0, 200, 1000]) } : {}),
+      unmappable: this.#random() < 0.3,
     };
   }
 

@@ -40,6 +40,7 @@ test(`machines of seeds ${FROM} to ${TO}: every packet once, whole and in order,
     'detach',
     'attach',
     'several queues',
+    'memory copied',
   ]) {
     assert.ok((happened.get(what) ?? 0) > 10, `${what} hardly ever happened`);
   }

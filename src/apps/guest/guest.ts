@@ -20,6 +20,8 @@ import { Station, type StationOptions } from './station.js';
 
 /** Rings, buffers and packet memory of one NIC, twice: the old ones go after the new ones are there. */
 const ARENA_BYTES = 256 << 20;
+/** Rings and tables of each further queue, twice. */
+const QUEUE_BYTES = 12 << 20;
 /** How often to look for a machine that is not there. */
 const RETRY_MS = 20;
 
@@ -30,6 +32,8 @@ export interface GuestAppOptions {
   readonly nic: number | string;
   readonly traffic: { readonly mode: 'tap'; readonly tap: string } | StationOptions;
   readonly mtu?: number;
+  /** Channels wanted (default 1). */
+  readonly queues?: number;
   /** When the host is gone, or not there yet: wait for it. */
   readonly reattach?: boolean;
   /** Ends by itself after that time. */
@@ -68,7 +72,10 @@ export async function runGuest(
   const interrupt = onInterrupt(() => {});
   const { over, stop } = deadline(options.seconds);
   const ends = Promise.race([interrupt.happened.catch((reason: Interrupted) => reason), over]);
-  const arena = Arena.create({ bytes: ARENA_BYTES, system: linuxSystem });
+  const arena = Arena.create({
+    bytes: ARENA_BYTES + ((options.queues ?? 1) - 1) * QUEUE_BYTES,
+    system: linuxSystem,
+  });
   const datapath = createDatapath(arena.memory);
   const tap = options.traffic.mode === 'tap' ? openTap(options.traffic.tap) : undefined;
   const loop = new PollLoop();
@@ -139,7 +146,7 @@ async function attachOnce(
   onEvent: (event: GuestAppEvent) => void,
   abortBy: (abort: () => void) => void,
 ): Promise<Attached> {
-  const { mtu = 1500, traffic } = options;
+  const { mtu = 1500, queues = 1 } = options;
   const path = options.machine.includes('/') ? options.machine : machinePath(options.machine);
   const device = openUioDevice(arena, path, uuidOf(path, options.nic));
   let fail: (reason: string) => void = () => {};
@@ -147,13 +154,13 @@ async function attachOnce(
     fail = resolve;
   });
   const nic = createGuestNic(arena, datapath, device, {
-    mtu,
+    ...{ mtu, queues },
     onEvent: (event) => {
       if (event.type === 'failed') fail(event.reason);
       else onEvent(event);
     },
   });
-  const behind = makeTraffic(arena, datapath, nic, traffic, tapFd, mtu);
+  const behind = makeTraffic(arena, datapath, nic, options, tapFd, mtu);
   loop.add(behind.member);
   const close = async () => {
     await nic.device.detach();
@@ -186,13 +193,13 @@ function makeTraffic(
   arena: Arena,
   datapath: Datapath,
   nic: GuestNic,
-  traffic: GuestAppOptions['traffic'],
+  { traffic, queues = 1 }: GuestAppOptions,
   tapFd: number | undefined,
   mtu: number,
 ): Traffic {
   if (traffic.mode !== 'tap') {
-    const station = new Station(arena, datapath, nic, traffic);
-    return { member: station, start: ({ mac }) => station.start(mac), stats: () => ({ ...station.stats }) };
+    const station = new Station(arena, datapath, nic, traffic, queues);
+    return { member: station, start: (info) => station.start(info), stats: () => ({ ...station.stats }) };
   }
   const bridge = new TapNic(arena, datapath, nic, tapFd!, mtu);
   const start = ({ offloads }: NetvscInfo) => {

@@ -5,6 +5,7 @@ import type { Pollable } from '../../ethdev/loop.js';
 import { ANSWER, Answers } from '../../host/uplinks/answers.js';
 import type { Arena } from '../../memory/arena.js';
 import { MBUF, PACKET_FLAG } from '../../memory/layout.js';
+import type { NetvscInfo } from '../../netvsc/types.js';
 import { formatIpv4, formatMac, parseIpv4, parseMac } from '../../wire/address-text.js';
 import { ARP_OPERATION, Arp, ETHER_TYPE, EthernetHeader, MAC_BROADCAST } from '../../wire/ethernet.js';
 import { IP_PROTOCOL, Ipv4Header } from '../../wire/ip.js';
@@ -19,6 +20,8 @@ const ECHO_PORT = 7;
 const SOURCE_PORT = 0x8007;
 const NO_MAC = '00:00:00:00:00:00';
 const ARP_BYTES = EthernetHeader.size + Arp.size;
+/** Where the low byte of the source port is. */
+const SOURCE_PORT_LOW = EthernetHeader.size + Ipv4Header.size + UdpHeader.offset.sourcePort + 1;
 const HEADERS = EthernetHeader.size + Ipv4Header.size + UdpHeader.size;
 
 export interface StationOptions {
@@ -49,7 +52,7 @@ export class Station implements Pollable {
   readonly #datapath: Datapath;
   readonly #nic: GuestNic;
   readonly #options: StationOptions;
-  /** u32 arrays in the arena: packets to send, packets received. */
+  /** u32 arrays in the arena: packets to send, BURST for each queue; packets received. */
   readonly #toSend: number;
   readonly #received: number;
   /** The frame that generate sends, and the question for its target's address. */
@@ -59,27 +62,31 @@ export class Station implements Pollable {
   #mac = NO_MAC;
   #targetMac: string | undefined;
   #started = false;
-  #waiting = 0;
+  /** Packets to send, by queue. */
+  readonly #waiting: Int32Array;
+  #queues = 1;
   #due = 0;
   #lastMs = Number.NaN;
   #askedMs = Number.NEGATIVE_INFINITY;
 
-  /** Throws a RangeError for an address that is none. */
-  constructor(arena: Arena, datapath: Datapath, nic: GuestNic, options: StationOptions) {
+  /** `queues`: at most so many are used. Throws a RangeError for an address that is none. */
+  constructor(arena: Arena, datapath: Datapath, nic: GuestNic, options: StationOptions, queues = 1) {
     this.#arena = arena;
     this.#datapath = datapath;
     this.#nic = nic;
     this.#options = options;
     for (const text of [options.address, options.target ?? options.address]) this.#ip(text);
     this.#templateBytes = Math.max(options.frameBytes ?? 60, HEADERS);
-    this.#toSend = arena.reserve('station packets to send', BURST * 4);
+    this.#waiting = new Int32Array(queues);
+    this.#toSend = arena.reserve('station packets to send', queues * BURST * 4);
     this.#received = arena.reserve('station packets received', BURST * 4);
     this.#template = arena.reserve('station frame', Math.max(this.#templateBytes, ARP_BYTES));
   }
 
   /** The device is attached: from now on there is traffic. */
-  start(mac: string): void {
+  start({ mac, queues }: Pick<NetvscInfo, 'mac' | 'queues'>): void {
     this.#mac = mac;
+    this.#queues = Math.min(queues, this.#waiting.length);
     this.#started = true;
     const { mode, address } = this.#options;
     if (mode === 'echo') {
@@ -89,15 +96,21 @@ export class Station implements Pollable {
   }
 
   step(): number {
+    let work = 0;
+    for (let queue = 0; queue < this.#queues; queue++) work += this.#step(queue);
+    return work;
+  }
+
+  #step(queue: number): number {
     const { device } = this.#nic;
-    if (this.#waiting === 0 && this.#due > 0 && this.#targetMac) this.#make(Math.min(BURST, this.#due));
-    let work = this.#send();
+    if (this.#waiting[queue] === 0 && this.#due >= 1 && this.#targetMac) this.#make(Math.min(BURST, this.#due), queue);
+    let work = this.#send(queue);
     // What could not be sent stays in the list, so that no packet is taken that could not be answered.
-    const room = this.#options.mode === 'echo' ? BURST - this.#waiting : BURST;
-    const count = device.poll(this.#received, room);
+    const room = this.#options.mode === 'echo' ? BURST - this.#waiting[queue]! : BURST;
+    const count = device.poll(this.#received, room, queue);
     if (count > 0) {
-      this.#take(count);
-      work += count + this.#send();
+      this.#take(count, queue);
+      work += count + this.#send(queue);
     }
     return work;
   }
@@ -110,7 +123,7 @@ export class Station implements Pollable {
       if (nowMs - this.#askedMs < ASK_MS) return;
       this.#askedMs = nowMs;
       this.#ask();
-      this.#make(1);
+      this.#make(1, 0);
       return;
     }
     if (rate === 0) this.#due = CATCH_UP;
@@ -121,7 +134,7 @@ export class Station implements Pollable {
   }
 
   arm(): boolean {
-    return this.#nic.device.arm() && this.#waiting === 0 && this.#due < 1;
+    return this.#nic.device.arm() && this.#due < 1 && this.#waiting.every((count) => count === 0);
   }
 
   disarm(): void {
@@ -134,42 +147,50 @@ export class Station implements Pollable {
 
   /** Gives its buffers back; detach the device first. */
   close(): void {
-    this.#datapath.mbufFree(this.#toSend, this.#waiting);
-    this.#waiting = 0;
+    for (const [queue, count] of this.#waiting.entries()) this.#datapath.mbufFree(this.#list(queue), count);
+    this.#waiting.fill(0);
     for (const address of [this.#toSend, this.#received, this.#template]) this.#arena.release(address);
   }
 
-  #send(): number {
-    if (this.#waiting === 0) return 0;
-    const taken = this.#nic.device.send(this.#toSend, this.#waiting);
-    const list = this.#toSend >>> 2;
-    this.#arena.u32.copyWithin(list, list + taken, list + this.#waiting);
-    this.#waiting -= taken;
+  #list(queue: number): number {
+    return this.#toSend + queue * BURST * 4;
+  }
+
+  #send(queue: number): number {
+    const waiting = this.#waiting[queue]!;
+    if (waiting === 0) return 0;
+    const taken = this.#nic.device.send(this.#list(queue), waiting, queue);
+    const list = this.#list(queue) >>> 2;
+    this.#arena.u32.copyWithin(list, list + taken, list + waiting);
+    this.#waiting[queue] = waiting - taken;
     this.stats.sent += taken;
     return taken;
   }
 
-  /** Copies of the template to the list of packets to send. */
-  #make(wanted: number): void {
-    const { u32 } = this.#arena;
-    const room = Math.min(Math.floor(wanted), BURST - this.#waiting);
-    const list = this.#toSend + this.#waiting * 4;
+  /** Copies of the template to the list of packets to send. Each queue has a flow of its own: a source port. */
+  #make(wanted: number, queue: number): void {
+    const { u8, u32 } = this.#arena;
+    const room = Math.min(Math.floor(wanted), BURST - this.#waiting[queue]!);
+    const list = this.#list(queue) + this.#waiting[queue]! * 4;
     const count = this.#datapath.poolGet(this.#nic.smallPool, list, room);
     this.stats.noBuffer += room - count;
     const bytes = this.#targetMac ? this.#templateBytes : ARP_BYTES;
     for (let i = 0; i < count; i++) {
       const mbuf = u32[(list >>> 2) + i]!;
-      this.#datapath.copy(u32[(mbuf + MBUF.at.data) >>> 2]!, this.#template, bytes);
+      const data = u32[(mbuf + MBUF.at.data) >>> 2]!;
+      this.#datapath.copy(data, this.#template, bytes);
+      if (queue > 0) u8[data + SOURCE_PORT_LOW] = SOURCE_PORT + queue;
       u32[(mbuf + MBUF.at.dataLength) >>> 2] = bytes;
       u32[(mbuf + MBUF.at.packetLength) >>> 2] = bytes;
     }
-    this.#waiting += count;
+    this.#waiting[queue]! += count;
     if (this.#targetMac) this.#due -= count;
   }
 
-  #take(count: number): void {
+  #take(count: number, queue: number): void {
     const { u32 } = this.#arena;
     const list = this.#received >>> 2;
+    const answers = this.#list(queue) >>> 2;
     let done = 0; // the list's front is free for packets that are dealt with
     for (let i = 0; i < count; i++) {
       const mbuf = u32[list + i]!;
@@ -177,7 +198,7 @@ export class Station implements Pollable {
       const bytes = u32[(mbuf + MBUF.at.dataLength) >>> 2]!;
       this.stats.received++;
       this.stats.receivedBytes += bytes;
-      if (this.#answers && this.#answer(mbuf, data, bytes)) u32[(this.#toSend >>> 2) + this.#waiting++] = mbuf;
+      if (this.#answers && this.#answer(mbuf, data, bytes)) u32[answers + this.#waiting[queue]!++] = mbuf;
       else u32[list + done++] = mbuf;
       if (this.#options.mode === 'generate' && !this.#targetMac) this.#learn(data, bytes);
     }

@@ -1,8 +1,8 @@
-// The preload shim (native/preload.c): built with the system's C compiler when it is first used, and again when it has
+// The preload shim (native/): built with the system's C compiler when it is first used, and again when it has
 // changed.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { accessSync, constants, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
 import { packageRoot } from '../package-info.js';
@@ -20,9 +20,12 @@ const UNUSABLE = /[\s:]/;
 
 /** Path of the shim's shared object. Throws ShimError: no compiler, or one that fails; no place to put it. */
 export function shimPath(environment: NodeJS.ProcessEnv = process.env): string {
-  const source = path.join(packageRoot(), 'native/preload.c');
-  const digest = createHash('sha256').update(readFileSync(source)).update(FLAGS.join(' ')).digest('hex').slice(0, 16);
-  const name = `preload-${process.arch}-${digest}.so`;
+  const native = path.join(packageRoot(), 'native');
+  const files = readdirSync(native).filter((name) => /\.[ch]$/.test(name));
+  const sources = files.filter((name) => name.endsWith('.c')).map((name) => path.join(native, name));
+  const hash = createHash('sha256').update(FLAGS.join(' '));
+  for (const name of files.sort()) hash.update(name).update(readFileSync(path.join(native, name)));
+  const name = `preload-${process.arch}-${hash.digest('hex').slice(0, 16)}.so`;
   const folders = shimFolders(environment);
   for (const folder of folders) if (existsSync(path.join(folder, name))) return path.join(folder, name);
   const folder = folders.find(isWritable);
@@ -31,7 +34,7 @@ export function shimPath(environment: NodeJS.ProcessEnv = process.env): string {
   // Two first runs at once build two files, and the second one replaces the first by the same.
   const draft = path.join(folder, `.${name}.${process.pid}`);
   try {
-    compile(source, draft, environment);
+    compile(sources, draft, environment);
     renameSync(draft, target);
   } finally {
     rmSync(draft, { force: true });
@@ -59,10 +62,10 @@ function isWritable(folder: string): boolean {
   }
 }
 
-function compile(source: string, output: string, environment: NodeJS.ProcessEnv): void {
+function compile(sources: readonly string[], output: string, environment: NodeJS.ProcessEnv): void {
   const compilers = environment.CC ? [environment.CC] : COMPILERS;
   for (const compiler of compilers) {
-    const { error, status, stderr } = spawnSync(compiler, [...FLAGS, '-o', output, source, ...LIBRARIES], {
+    const { error, status, stderr } = spawnSync(compiler, [...FLAGS, '-o', output, ...sources, ...LIBRARIES], {
       env: environment,
       encoding: 'utf8',
     });
@@ -70,7 +73,7 @@ function compile(source: string, output: string, environment: NodeJS.ProcessEnv)
     if (error) throw new ShimError(`${compiler}: ${error.message}`);
     if (status === 0) return;
     const first = stderr.split('\n').find((line) => /error/.test(line)) ?? `exit code ${status}`;
-    throw new ShimError(`${compiler} cannot build ${source}: ${first}`);
+    throw new ShimError(`${compiler} cannot build ${path.dirname(sources[0]!)}: ${first}`);
   }
   throw new ShimError(
     `no C compiler (${compilers.join(', ')}), which builds the preload shim at the first run: install gcc or clang`,

@@ -3,7 +3,8 @@ import { putEvent } from './event';
 import * as L from './generated';
 import { checksumFrames, frameBytes, lsoFrames, parsePackets, vlanFrames } from './host-frames';
 import { freeSuballocations } from './host-send';
-import { addPiece, CORRUPT, gather, MISSING, missHigh, missLow, readRanges, resetPieces, TOO_MANY, totalBytes, window } from './pieces';
+import { leaveStaged, takeStaged } from './gpa';
+import { addPiece, CORRUPT, GONE, gather, MISSING, missHigh, missLow, readRanges, resetPieces, TOO_MANY, totalBytes, window } from './pieces';
 import {
   closePacket,
   count,
@@ -72,6 +73,7 @@ function takeMessage(ch: u32): u32 {
     const result = readRanges(ch);
     if (result == CORRUPT) return DEAD;
     if (result == TOO_MANY) error = L.FRAME_ERROR_TOO_MANY;
+    if (result == GONE) error = L.FRAME_ERROR_PAGE_MISSING;
     if (result == MISSING) {
       if (load<u32>(ch, L.HOST_CHANNEL_REGION_MISS_FAILS) == 0) {
         putEvent(ch, L.EVENT_KIND_GPA_MISS, missLow, missHigh, 0, 0, 0, 0);
@@ -137,14 +139,15 @@ function takeCompletion(ch: u32): u32 {
   return TAKEN;
 }
 
-export function hostPoll(ch: u32, max: u32): u32 {
+/** Reads on to the index `end`, NO_SECTION = to what the guest has published. */
+function poll(ch: u32, max: u32, end: u32): u32 {
   if (load<u32>(ch, L.CHANNEL_END_RING_ERROR) != 0 || hostComplete(ch) != 0) return 0;
   store<u32>(ch, 0, L.HOST_CHANNEL_TRANSACTION_COUNT);
   store<u32>(ch, 0, L.HOST_CHANNEL_TRANSACTIONS_DONE);
   store<u32>(ch, 0, L.HOST_CHANNEL_FRAME_COUNT);
   store<u32>(ch, 0, L.HOST_CHANNEL_FRAGMENT_COUNT);
   const capacity = load<u32>(ch, L.HOST_CHANNEL_TRANSACTION_CAPACITY);
-  const write = readLimit(ch);
+  const write = end == L.NO_SECTION ? readLimit(ch) : end;
   let read = load<u32>(ch, L.CHANNEL_END_READ_INDEX);
   let packets: u32 = 0;
   while (read != write && load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT) < max && load<u32>(ch, L.HOST_CHANNEL_TRANSACTION_COUNT) < capacity) {
@@ -163,9 +166,19 @@ export function hostPoll(ch: u32, max: u32): u32 {
     // Control messages change how the next packets are to be read.
     if (load<u32>(ch, L.HOST_CHANNEL_EVENT_USED) != 0) break;
   }
+  // It was about the first of them, which the guest may have changed.
+  store<u32>(ch, 0, L.HOST_CHANNEL_REGION_MISS_FAILS);
   count(ch + L.HOST_CHANNEL_RING_PACKETS_IN, packets);
   ringRelease(ch, read);
   return load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT);
+}
+
+export function hostPoll(ch: u32, max: u32): u32 {
+  const staging = load<u32>(ch, L.HOST_CHANNEL_STAGING);
+  if (staging == 0) return poll(ch, max, L.NO_SECTION);
+  const frames = poll(ch, max, takeStaged(staging, ch));
+  leaveStaged();
+  return frames;
 }
 
 export function hostComplete(ch: u32): u32 {

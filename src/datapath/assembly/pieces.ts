@@ -2,6 +2,7 @@
 // (facts/hyper-v-host.md 4.2).
 import { copyBytes } from './copy';
 import * as L from './generated';
+import { findPage, stagedPart, UNREADABLE } from './gpa';
 import { packetAt, packetData, ringFail } from './ring';
 import { scratch } from './scratch';
 
@@ -46,24 +47,11 @@ export function addPiece(address: u32, bytes: u32, range: u32): bool {
   return true;
 }
 
-/** Our address of a guest page, or 0. */
-function findPage(ch: u32, low: u32, high: u32): u32 {
-  const regions = load<u32>(ch, L.HOST_CHANNEL_REGIONS);
-  const n = load<u32>(ch, L.HOST_CHANNEL_REGION_COUNT);
-  const pfn = (<u64>high << 32) | low;
-  for (let i: u32 = 0; i < n; i++) {
-    const region = regions + i * L.SIZEOF_GPA_REGION;
-    const first = (<u64>load<u32>(region, L.GPA_REGION_PFN_HIGH) << 32) | load<u32>(region, L.GPA_REGION_PFN_LOW);
-    const page = pfn - first;
-    if (pfn >= first && page < load<u32>(region, L.GPA_REGION_PAGES)) return load<u32>(region, L.GPA_REGION_ADDRESS) + (<u32>page << 12);
-  }
-  return 0;
-}
-
 export const OK: u32 = 0;
 export const CORRUPT: u32 = 1; // ring error set
 export const MISSING: u32 = 2; // page in missLow/missHigh
 export const TOO_MANY: u32 = 3;
+export const GONE: u32 = 4; // a page that was to be copied and could not be
 
 /** Reads the GPA ranges of the packet at hand into pieces; every word of the descriptor is loaded once. */
 export function readRanges(ch: u32): u32 {
@@ -77,6 +65,8 @@ export function readRanges(ch: u32): u32 {
     ringFail(ch, L.RING_ERROR_EXTENDED_HEADER, ranges);
     return CORRUPT;
   }
+  const regions = load<u32>(ch, L.HOST_CHANNEL_REGIONS);
+  const regionCount = load<u32>(ch, L.HOST_CHANNEL_REGION_COUNT);
   let result = OK;
   for (let r: u32 = 0; r < ranges; r++) {
     if (at + 8 > packetData) {
@@ -95,14 +85,16 @@ export function readRanges(ch: u32): u32 {
       const low = load<u32>(packetAt + at);
       const high = load<u32>(packetAt + at + 4);
       const step = left < 4096 - offset ? left : 4096 - offset;
-      const page = result == OK ? findPage(ch, low, high) : 0;
-      if (page == 0) {
-        if (result == OK) {
+      if (result == OK) {
+        const page = findPage(regions, regionCount, low, high);
+        const bytes = page != 0 ? page + offset : stagedPart(low, high, offset, step);
+        if (bytes == 0) {
           missLow = low;
           missHigh = high;
           result = MISSING;
-        }
-      } else if (!addPiece(page + offset, step, r + 1)) result = TOO_MANY;
+        } else if (bytes == UNREADABLE) result = GONE;
+        else if (!addPiece(bytes, step, r + 1)) result = TOO_MANY;
+      }
       left -= step;
       offset = 0;
     }

@@ -4,7 +4,9 @@
 import { constants as osConstants } from 'node:os';
 import koffi from 'koffi';
 
-const library = koffi.load('libc.so.6');
+// By no name: the functions that the process itself calls, thus those of a preloaded library before the C library's
+// (apps/run/). Looked up once each, at the declaration.
+const library = koffi.load(null);
 
 /** Errors that os.constants does not list. */
 const MORE_ERRORS = { EBADFD: 77, ENOTUNIQ: 76, EUCLEAN: 117 } as const;

@@ -4,6 +4,7 @@ import { check, declare } from './libc.js';
 import { pageBytes } from './mman.js';
 
 const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
 const MFD_HUGETLB = 4;
 const MFD_HUGE_2MB = 21 << 26;
 /** Bits of an entry of /proc/<pid>/pagemap. */
@@ -16,8 +17,9 @@ const memfdCreate = declare('int memfd_create(const char *name, uint flags)');
 const mlockCall = declare('int mlock(uint64 address, uint64 bytes)');
 
 /** A memfd of huge pages of 2 MiB; whether there are enough of them shows when it is mapped (ENOMEM). Throws OsError. */
-export function createHugeMemory(name: string, bytes: number): number {
-  const fd = check(memfdCreate(name, MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB), 'memfd_create(MFD_HUGETLB)', name);
+export function createHugeMemory(name: string, bytes: number, seals: 'none' | 'sealable' = 'none'): number {
+  const flags = MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB | (seals === 'sealable' ? MFD_ALLOW_SEALING : 0);
+  const fd = check(memfdCreate(name, flags), 'memfd_create(MFD_HUGETLB)', name);
   try {
     ftruncateSync(fd, bytes);
   } catch (error) {

@@ -8,6 +8,7 @@ import {
   NETVSC_CLASS,
   type OpenChannel,
   PAGE_BYTES,
+  type PageSpan,
   type RingRegion,
   type VmbusDevice,
   VmbusError,
@@ -28,6 +29,8 @@ export interface MemoryBusOptions {
   readonly firstDevice?: number;
   /** GPADL of the first device's receive buffer; the others count up (default 0xe1e10, the first a Linux guest uses). */
   readonly firstGpadl?: number;
+  /** Guest memory cannot be mapped, only copied, as memory of a process that is not in files (default false). */
+  readonly unmappable?: boolean;
   /** Channels have monitor ids: guests trigger the host through a monitor page (default false: interrupts). */
   readonly monitor?: boolean;
 }
@@ -83,6 +86,7 @@ export function createMemoryBus(arena: Arena, options: MemoryBusOptions = {}): M
   const states: Device[] = [];
   const devices = options.devices ?? 1;
   const parts: BusParts = { arena, ringBytes, relids: new Set(), monitors: new Set(), monitorPage: 0 };
+  const unmappable = options.unmappable ?? false;
   if (options.monitor) {
     parts.monitorPage = arena.reserve('vmbus monitor page', PAGE_BYTES, PAGE_BYTES);
     maps.push(parts.monitorPage);
@@ -117,7 +121,7 @@ export function createMemoryBus(arena: Arena, options: MemoryBusOptions = {}): M
       ended: [],
     };
     states.push(state);
-    return createPair(arena, memory, state, parts);
+    return createPair(arena, memory, state, parts, unmappable);
   });
   const killGuest = () => {
     for (const state of states) guestClose(state);
@@ -178,7 +182,13 @@ function takeMonitor({ arena, monitors, monitorPage }: BusParts): number | undef
   return undefined;
 }
 
-function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device, parts: BusParts): MemoryPair {
+function createPair(
+  arena: Arena,
+  memory: ArenaGuestMemory,
+  state: Device,
+  parts: BusParts,
+  unmappable: boolean,
+): MemoryPair {
   const { uuid, relid, monitorId, receiveBuffer, sendBuffer } = state;
   const { monitorPage } = parts;
   const toHost = (monitor: number | undefined) => {
@@ -227,6 +237,7 @@ function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device, parts
     },
   };
   let refusal = '';
+  let refused: PageSpan | undefined;
   const polled = { opened: false, closed: false, interrupts: 0 };
   const offer: VmbusOffer = {
     uuid,
@@ -270,12 +281,18 @@ function createPair(arena: Arena, memory: ArenaGuestMemory, state: Device, parts
     signal: toGuest,
     mapGuestPage(pfn) {
       const region = memory.region(pfn);
-      if (!region) refusal = `page ${pfn.toString(16)}: not guest memory`;
-      return region;
+      refused = unmappable ? region : undefined;
+      if (region && !unmappable) return region;
+      refusal = `page ${pfn.toString(16)}: ${region ? 'to be copied' : 'not guest memory'}`;
+      return undefined;
     },
     get lastRefusal() {
       return refusal;
     },
+    get refusedPages() {
+      return refused;
+    },
+    copyGuest: (vectors, count, to) => memory.copy(vectors, count, to),
     guestPid: undefined,
     rescind() {
       state.hostGone = true;
@@ -315,6 +332,26 @@ class ArenaGuestMemory implements GuestMemory {
 
   pfn(address: number): bigint {
     return BigInt(Math.floor(address / PAGE_BYTES));
+  }
+
+  /** VmbusOffer.copyGuest(), page by page. */
+  copy(vectors: number, count: number, to: number): number {
+    const { u8, u64 } = this.#arena;
+    let copied = 0;
+    for (let i = 0; i < count; i++) {
+      let at = u64[(vectors >>> 3) + 2 * i]!;
+      for (let left = Number(u64[(vectors >>> 3) + 2 * i + 1]); left > 0; ) {
+        const region = this.region(at / BigInt(PAGE_BYTES));
+        const from = Number(at);
+        const bytes = Math.min(left, PAGE_BYTES - (from % PAGE_BYTES));
+        if (!region) return copied;
+        u8.copyWithin(to + copied, from, from + bytes);
+        at += BigInt(bytes);
+        left -= bytes;
+        copied += bytes;
+      }
+    }
+    return copied;
   }
 
   /** The allocated region that holds a page. */

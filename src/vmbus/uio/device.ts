@@ -46,6 +46,9 @@ export function openUioDevice(arena: Arena, root: string, uuid: string, options:
 /** Words that one takeInterrupts() reads; more than these keep the descriptor readable. */
 const READS_MAX = 64;
 
+/** What mapping the rings of a channel says that is not open yet. */
+const NOT_YET: readonly string[] = ['ENODEV', 'EAGAIN'];
+
 class UioDevice implements VmbusDevice {
   readonly uuid: string;
   readonly classId: string;
@@ -122,6 +125,9 @@ class UioDevice implements VmbusDevice {
       const signal = () => this.#signal(relid, monitorId);
       return { relid, subchannelId, monitorId, transmit: first, receive: second, signal };
     } catch (error) {
+      // A kernel may show a channel's rings before it has opened the channel (facts/linux-guest.md 9.3). Our caller looks
+      // again, for as long as it waits for its channels.
+      if (NOT_YET.includes((error as { code?: string }).code ?? '')) return undefined;
       throw this.#error(`cannot map channel ${relid}: ${(error as Error).message}`, error);
     } finally {
       closeSync(fd);

@@ -100,7 +100,7 @@ test('bound to hv_netvsc the device has no uio node and guests are told why; bou
   assert.equal(offer.poll().opened, true);
   again.close();
   assert.equal(offer.poll().closed, true);
-  assert.equal(readdirSync('/proc/self/fd').length, descriptors - 4, 'sockets, the rings, the guest');
+  assert.equal(readdirSync('/proc/self/fd').length, descriptors - 5, 'sockets, the rings, the guest twice');
   assert.equal(machine.drivers.stats.refused, 0);
 });
 

@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Arena } from '../../memory/arena.js';
-import { createSealedMemory } from '../../memory/os/memfd.js';
+import { createHugeMemory, HUGE_PAGE_BYTES } from '../../memory/os/locked.js';
+import { addSeals, createSealedMemory, SEAL } from '../../memory/os/memfd.js';
 import { linuxSystem, MAPPING, mmap, munmap, PROTECTION } from '../../memory/os/mman.js';
 import { GuestPages, type GuestPagesLimits } from './guest-pages.js';
 
@@ -38,6 +39,16 @@ function sealed(t: TestContext, count: number): number {
   return fd;
 }
 
+/** Huge pages, sealed against shrinking; nothing is taken from the pool. */
+function huge(t: TestContext): bigint {
+  const fd = createHugeMemory('test guest', HUGE_PAGE_BYTES, 'sealable');
+  t.after(() => closeSync(fd));
+  addSeals(fd, SEAL.SHRINK);
+  const address = mmap(0, HUGE_PAGE_BYTES, PROTECTION.READ, SHARED | MAPPING.NO_RESERVE, fd, 0);
+  t.after(() => munmap(address, HUGE_PAGE_BYTES));
+  return BigInt(address) / BigInt(PAGE);
+}
+
 function onDisk(t: TestContext, count: number): number {
   const directory = mkdtempSync(path.join(tmpdir(), 'netvsc-pages-'));
   writeFileSync(path.join(directory, 'memory'), Buffer.alloc(count * PAGE, 7));
@@ -57,6 +68,7 @@ const REFUSED: [string, (t: TestContext) => bigint, RegExp][] = [
   ['private mapping of a sealed file', (t) => mapped(t, 2, sealed(t, 2), PRIVATE), /: a private mapping$/],
   ['not readable', (t) => mapped(t, 2, sealed(t, 2), SHARED, PROTECTION.NONE), /: not readable$/],
   ['file that may shrink', (t) => mapped(t, 2, onDisk(t, 2), SHARED), /: its file is not sealed against shrinking$/],
+  ['huge pages, even sealed ones', huge, /: huge pages, which may go missing$/],
   ['page behind the end of the file', (t) => mapped(t, 4, sealed(t, 2), SHARED) + 2n, /: beyond the end of its file$/],
   ['nothing there', () => 1n, /: not mapped$/],
   ['no address at all', () => (1n << 64n) - 1n, /: not mapped$/],
@@ -111,15 +123,47 @@ test('the memory map is read again for misses only, and not before the pause is 
   const first = mapped(t, 1, sealed(t, 1), SHARED);
   const seen = pages(t, { rereadMs: 10, clock });
   assert.equal(typeof seen.map(first), 'object');
-  assert.equal(looks, 1);
+  const once = looks;
   assert.equal(typeof seen.map(first), 'object');
-  assert.equal(looks, 1);
+  assert.equal(looks, once);
   const later = mapped(t, 1, sealed(t, 1), SHARED);
   assert.match(String(seen.map(later)), /not mapped$/);
   now = 109.9;
   assert.match(String(seen.map(later)), /not mapped$/);
   now = 110;
   assert.equal(typeof seen.map(later), 'object');
+});
+
+test('a memory map that takes long to read is read the less often', (t) => {
+  let now = 0;
+  let reading = 0;
+  // Every other look is the one behind a reading.
+  const clock = () => {
+    now += reading;
+    return now;
+  };
+  const seen = pages(t, { rereadMs: 10, clock });
+  reading = 3;
+  assert.match(String(seen.map(1n)), /not mapped$/);
+  reading = 0;
+  const later = mapped(t, 1, sealed(t, 1), SHARED);
+  now = 6 + 59;
+  assert.match(String(seen.map(later)), /not mapped$/);
+  now = 6 + 60;
+  assert.equal(typeof seen.map(later), 'object');
+});
+
+test('what a refusal holds for: the whole mapping, one page behind a file, nothing for what is not mapped', (t) => {
+  const seen = pages(t);
+  const anonymous = mapped(t, 3, -1, PRIVATE | ANONYMOUS, PROTECTION.READ | PROTECTION.WRITE);
+  assert.match(String(seen.map(anonymous + 1n)), /anonymous/);
+  const { pfn, pages: count } = seen.refusedPages!;
+  assert.ok(pfn <= anonymous && pfn + BigInt(count) >= anonymous + 3n, `${pfn} ${count}`);
+  const short = mapped(t, 4, sealed(t, 2), SHARED);
+  assert.match(String(seen.map(short + 3n)), /beyond the end/);
+  assert.deepEqual(seen.refusedPages, { pfn: short + 3n, pages: 1 });
+  assert.match(String(seen.map(1n)), /not mapped/);
+  assert.equal(seen.refusedPages, undefined);
 });
 
 test('a process that is gone, or that cannot be seen, is no guest to look into', (t) => {

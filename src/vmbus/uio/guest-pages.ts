@@ -1,9 +1,9 @@
 // Guest-physical pages as a host process sees them: a page frame number is a virtual page of the guest's process. Only
 // memory that cannot vanish is mapped: shared, file-backed, the file sealed against shrinking.
-import { closeSync, constants, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readdirSync, readSync, statfsSync, statSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
 import { fileSeals, SEAL } from '../../memory/os/memfd.js';
-import { type GuestRegion, PAGE_BYTES } from '../device.js';
+import { type GuestRegion, PAGE_BYTES, type PageSpan } from '../device.js';
 import { findMapping, mappingRefusal, type ProcessMapping, parseMappings } from './proc-maps.js';
 
 /** How much of a guest a host shows itself, per NIC. */
@@ -11,7 +11,7 @@ export interface GuestPagesLimits {
   /** Bytes mapped at a time. */
   readonly bytes: number;
   readonly regions: number;
-  /** Pause between two readings of the guest's memory map, for pages that the last one did not have. */
+  /** Least pause between two readings of the guest's memory map, for pages that the last one did not have. */
   readonly rereadMs: number;
   /** Milliseconds, monotonic. Called for misses only. */
   readonly clock: () => number;
@@ -20,6 +20,9 @@ export interface GuestPagesLimits {
 /** A memory map of 1 MiB has about 10,000 lines; a guest that has more is not searched further. */
 const MAPS_BYTES = 1 << 20;
 const DESCRIPTORS_MAX = 4096;
+/** A guest with a large memory map that names pages which are not there costs us no more than a 20th of our time. */
+const REREAD_SHARE = 20;
+const HUGETLBFS_MAGIC = 0x958458f6;
 /** Virtual addresses have 64 bits, their page numbers 52. */
 const PAGE_MAX = (1n << 52n) - 1n;
 
@@ -34,7 +37,8 @@ export class GuestPages {
   #mappings: readonly ProcessMapping[] = [];
   /** Mappings of the last reading that were looked at in vain, and why. */
   readonly #refused = new Map<ProcessMapping, string>();
-  #readAt = Number.NEGATIVE_INFINITY;
+  #nextReading = Number.NEGATIVE_INFINITY;
+  #refusedPages: PageSpan | undefined;
 
   constructor(arena: Arena, pid: number, limits: GuestPagesLimits) {
     this.#arena = arena;
@@ -51,13 +55,20 @@ export class GuestPages {
     const page = pfn >= 0n && pfn <= PAGE_MAX ? Number(pfn) : -1;
     const found = this.#search(page);
     if (typeof found !== 'string') return found;
-    const now = this.#limits.clock();
-    if (now - this.#readAt < this.#limits.rereadMs) return this.#refuse(pfn, found);
-    this.#readAt = now;
+    const { clock, rereadMs } = this.#limits;
+    const now = clock();
+    if (now < this.#nextReading) return this.#refuse(pfn, found);
     this.#mappings = parseMappings(this.#readMaps());
+    const end = clock();
+    this.#nextReading = end + Math.max(rereadMs, (end - now) * REREAD_SHARE);
     this.#refused.clear();
     const again = this.#search(page);
     return typeof again === 'string' ? this.#refuse(pfn, again) : again;
+  }
+
+  /** Pages of the mapping for which the last refusal holds; undefined when there was none at the page. */
+  get refusedPages(): PageSpan | undefined {
+    return this.#refusedPages;
   }
 
   /** Unmaps everything. */
@@ -74,6 +85,7 @@ export class GuestPages {
   /** Looks the page up in the memory map as last read, and maps what holds it. */
   #search(page: number): GuestRegion | string {
     const mapping = findMapping(this.#mappings, page);
+    this.#refusedPages = mapping && { pfn: BigInt(mapping.firstPage), pages: mapping.pages };
     if (!mapping) return this.#mappings.length === 0 ? 'its memory map cannot be read' : 'not mapped';
     const known = this.#refused.get(mapping) ?? mappingRefusal(mapping);
     if (known) return known;
@@ -95,10 +107,15 @@ export class GuestPages {
   #mapSealed(mapping: ProcessMapping, file: number, page: number): GuestRegion | string {
     const seals = fileSeals(file);
     if ((seals & SEAL.SHRINK) === 0) return 'its file is not sealed against shrinking';
+    // Holes in them are filled from a pool that may be empty: SIGBUS. No seal keeps a guest from making holes.
+    if (statfsSync(`/proc/self/fd/${file}`).type === HUGETLBFS_MAGIC) return 'huge pages, which may go missing';
     const status = fstatSync(file);
     // Pages of the mapping beyond the file's end would kill us with SIGBUS.
     const pages = Math.min(mapping.pages, Math.floor((status.size - mapping.offset) / PAGE_BYTES));
-    if (page >= mapping.firstPage + pages) return 'beyond the end of its file';
+    if (page >= mapping.firstPage + pages) {
+      this.#refusedPages = { pfn: BigInt(page), pages: 1 };
+      return 'beyond the end of its file';
+    }
     const bytes = pages * PAGE_BYTES;
     if (this.#regions.length >= this.#limits.regions)
       return `the guest's limit of ${this.#limits.regions} regions is reached`;

@@ -116,6 +116,28 @@ for (const id of [0, 31, 32, 77, 127]) {
   });
 }
 
+test('a subchannel whose rings cannot be mapped yet is found by a later call; another fault is not waited for', (t) => {
+  const tree = recorded(t, { 'channels/17/subchannel_id': '1' });
+  const rings = `${tree.root}/rings`;
+  writeFileSync(rings, Buffer.alloc(0x20000));
+  let file = '/dev/null'; // ENODEV
+  const access = { ...kernelRoot(tree.dev), openRings: () => ({ fd: openSync(file, 'r+'), bytes: 0x20000 }) };
+  const device = openUioDevice(arena, tree.root, UUID, { access });
+  t.after(() => device.close());
+  device.open();
+  const before = here();
+  assert.equal(device.openSubchannel(), undefined);
+  assert.equal(device.openSubchannel(), undefined);
+  assert.deepEqual(here(), before);
+  writeFileSync(rings, Buffer.alloc(0x10000));
+  file = rings;
+  assert.throws(() => device.openSubchannel(), /cannot map channel 17: .*expected 131072 bytes.*the file has 65536/);
+  assert.deepEqual(here(), before);
+  writeFileSync(rings, Buffer.alloc(0x20000));
+  assert.equal(device.openSubchannel()!.relid, 17);
+  assert.equal(device.openSubchannel(), undefined);
+});
+
 test('interrupts are counted from the opening on, over the end of 32 bits', (t) => {
   const tree = recorded(t);
   const fd = openSync(tree.node, 'r+');

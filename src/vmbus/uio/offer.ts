@@ -8,6 +8,7 @@ import { acceptUnix, peerCredentials, receiveBytes, sendBytes } from '../../memo
 import {
   type GpadlRegion,
   type GuestRegion,
+  type PageSpan,
   type RingRegion,
   type SubchannelOffer,
   VmbusError,
@@ -16,6 +17,7 @@ import {
 import { initLatency, latencyMs, setInterruptBit, takeInterruptBit, takeTrigger } from '../doorbell.js';
 import { openHostRings, setInterruptMask, zeroControlPage } from '../rings.js';
 import { GuestPages, type GuestPagesLimits } from './guest-pages.js';
+import { GuestReader } from './guest-reader.js';
 import { IRQ_COMMAND, WordReader } from './interrupts.js';
 
 /** What a UioOffer is made of; machine.ts puts it together. */
@@ -118,6 +120,7 @@ export class UioOffer implements VmbusOffer {
   /** The end of a channel that poll() has not reported yet. */
   #ended = false;
   #pages: GuestPages | undefined;
+  #reader: GuestReader | undefined;
   #refusal = '';
   /** Of the present opening. */
   #subchannels: SubchannelParts[] = [];
@@ -219,6 +222,17 @@ export class UioOffer implements VmbusOffer {
     return undefined;
   }
 
+  get refusedPages(): PageSpan | undefined {
+    return this.#pages?.refusedPages;
+  }
+
+  copyGuest(vectors: number, count: number, to: number, bytes: number): number {
+    const copied = this.#reader?.read(vectors, count, to, bytes) ?? 'no guest has the channel open';
+    if (typeof copied === 'number') return copied;
+    this.#refusal = copied;
+    return -1;
+  }
+
   /** uio_hv_generic takes the device: guests may come. Throws OsError. */
   publish(): void {
     try {
@@ -282,6 +296,9 @@ export class UioOffer implements VmbusOffer {
     this.#owing = false;
     if (this.monitorId !== undefined) initLatency(arena, this.#parts.monitorPage, this.monitorId);
     this.#pages = new GuestPages(arena, pid, this.#parts.limits);
+    this.#reader = new GuestReader(arena, guest, pid);
+    // Somebody else has its number already: /proc showed us that one.
+    if (this.#reader.gone) this.#pages.close();
     // A stranger may write to its rings from this word on.
     if (this.#locked) this.#send();
     this.stats.opened++;
@@ -342,6 +359,8 @@ export class UioOffer implements VmbusOffer {
     for (const { withdraw } of this.#subchannels.splice(0).reverse()) withdraw();
     this.#pages?.close();
     this.#pages = undefined;
+    this.#reader?.close();
+    this.#reader = undefined;
     this.stats.closed++;
     this.#ended = true;
   }
