@@ -5,6 +5,7 @@ import type { Lcore, RxBurst } from '../../ethdev/driver.js';
 import { MBUF } from '../../memory/layout.js';
 import { ERRNO } from '../../memory/os/libc.js';
 import { TapIo } from '../../memory/os/packet-io.js';
+import { PollSet } from '../../memory/os/poll.js';
 import { TAP_PACKET_MAX } from '../../memory/os/tap.js';
 import { QueueCounters } from '../virtual-port.js';
 import { BATCH, VnetTx, type VnetTxDescription } from '../vnet-tx.js';
@@ -38,6 +39,7 @@ export class TapRx implements RxBurst {
   readonly #addresses = new Int32Array(BATCH);
   readonly #capacities = new Int32Array(BATCH);
   readonly #limit: number;
+  readonly #polls = new PollSet(1);
   /** What the last burst brought. */
   #last = 0;
 
@@ -48,6 +50,7 @@ export class TapRx implements RxBurst {
     this.#counters = new QueueCounters(lcore.arena, setup.counters);
     this.#io = new TapIo(lcore.arena, setup.fd, { batch: BATCH });
     this.#limit = setup.landing === 0 ? BATCH : LANDINGS;
+    this.#polls.add(setup.fd);
     if (setup.landing === 0) return;
     for (let i = 0; i < LANDINGS; i++) this.#addresses[i] = setup.landing + i * LANDING_BYTES;
     this.#capacities.fill(TAP_PACKET_MAX);
@@ -70,18 +73,23 @@ export class TapRx implements RxBurst {
   }
 
   arm(): boolean {
-    return true;
+    return this.#gone || this.#polls.wait(0) === 0;
   }
 
   disarm(): void {}
 
-  /** A descriptor whose interface was removed is always ready and never good. */
   fds(): readonly number[] {
-    return this.#io.lastError === EBADFD ? [] : [this.#setup.fd];
+    return this.#gone ? [] : [this.#setup.fd];
   }
 
   close(): void {
     this.#io.close();
+    this.#polls.close();
+  }
+
+  /** A descriptor whose interface was removed is always ready and never good. */
+  get #gone(): boolean {
+    return this.#io.lastError === EBADFD;
   }
 
   /** Reads go to where the headers end up right in front of the data. */
