@@ -48,6 +48,13 @@ export interface InterfaceState {
 export const isInterfaceName = (name: string): boolean =>
   name !== '' && Buffer.byteLength(name) <= NAME_MAX && !/[/\s\0:]/.test(name) && name !== '.' && name !== '..';
 
+/** Number of an interface in the calling thread's namespace. Throws OsError (ENODEV). */
+export function interfaceIndex(name: string): number {
+  const index = isInterfaceName(name) ? indexOf(name) : 0;
+  if (index === 0) throw new OsError('if_nametoindex', ERRNO.ENODEV!, name);
+  return index;
+}
+
 /** One interface, in the network namespace where it was opened. */
 export class NetworkInterface {
   readonly index: number;
@@ -61,8 +68,7 @@ export class NetworkInterface {
   /** In the calling thread's namespace. Throws OsError (ENODEV). */
   constructor(name: string) {
     this.#about = name;
-    this.index = isInterfaceName(name) ? indexOf(name) : 0;
-    if (this.index === 0) throw new OsError('if_nametoindex', ERRNO.ENODEV!, name);
+    this.index = interfaceIndex(name);
     this.#requests = openNetlink(0);
     try {
       this.#news = openNetlink(GROUP_LINK);

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { closeSync, writeFileSync } from 'node:fs';
 import { check, declare, declareBytes, ERRNO, orError, scratch, scratchView } from './libc.js';
-import { NetworkInterface } from './netlink.js';
+import { interfaceIndex } from './netlink.js';
 import { createNetwork, inNetwork } from './netns.js';
 import { bindPacketSocket, ignoreOutgoing, openPacketSocket, PACKET_PROTOCOL } from './packet-socket.js';
 
@@ -82,13 +82,12 @@ export class PacketPeer {
 
   /** In the calling thread's namespace. `protocol`: Ethernet type that it sees. */
   constructor(name: string, protocol: number = PACKET_PROTOCOL.ALL) {
-    const found = new NetworkInterface(name);
+    const index = interfaceIndex(name);
     this.#fd = openPacketSocket();
     ignoreOutgoing(this.#fd);
     scratchView.setInt32(0, RECEIVE_BYTES, true);
     setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, scratch.address, 4);
-    bindPacketSocket(this.#fd, found.index, protocol);
-    found.close();
+    bindPacketSocket(this.#fd, index, protocol);
   }
 
   /** False when the kernel has no room for it, or the interface is down or was. */
