@@ -212,17 +212,19 @@ export class PacketWriter {
       words[at + 1] = address / 4294967296;
       words[at + 2] = lengths[i]!;
     }
-    for (let done = 0; ; ) {
+    let done = 0;
+    while (done < limit) {
       const sent = orError(sendmmsg(this.#fd, this.#messages[done]!, limit - done, MSG_DONTWAIT));
-      if (sent > 0) done += sent;
-      else {
-        this.lastError = -sent;
-        if (KEPT.has(sent)) return done;
-        this.writeErrors++;
-        done++;
+      if (sent >= 0) {
+        done += sent;
+        continue;
       }
-      if (done >= limit) return done;
+      this.lastError = -sent;
+      if (KEPT.has(sent)) break;
+      this.writeErrors++;
+      done++;
     }
+    return done;
   }
 
   close(): void {
