@@ -120,7 +120,23 @@ export interface Datapath {
   vnetToFrame(frame: number, fragment: number, address: number, bytes: number): number;
   /** Gathers a FRAME behind a virtio_net_hdr at `destination`. Returns bytes written. */
   frameToVnet(frame: number, destination: number): number;
+
+  /** vnetToMbuf() for programs: `options` (VNET_RX) say what becomes of tag and checksums. */
+  vnetReceive(mbuf: number, bytes: number, options: number): number;
+  /** Puts a packet that lies elsewhere, behind its virtio_net_hdr at `header`, into an empty mbuf and, with SCATTER, more of its pool.
+   *  VNET_RESULT; unless FILLED the mbuf is as it was. */
+  vnetScatter(mbuf: number, header: number, bytes: number, options: number): number;
+  /** Makes up to `count` mbuf chains ready to be written, as the VNET_TX at `tx` says; they stay the caller's. Returns how many; fewer
+   *  than its capacity: the next one may find room in a call of its own, and if not even the first one did it is not fit to be sent. */
+  vnetTransmit(tx: number, handles: number, count: number): number;
+  /** Takes up to `max` packets out of a PACKET_RING: their mbufs go to `handles`. */
+  packetReceive(ring: number, handles: number, max: number): number;
+  /** 1 when the ring has packets. */
+  packetWaiting(ring: number): number;
 }
+
+/** What vnetScatter() returns. BAD also: too long for one mbuf. */
+export const VNET_RESULT = { FILLED: 0, BAD: 1, NO_BUFFER: 2 } as const;
 
 /** Bytes of the virtio_net_hdr that TAP devices are set to (with num_buffers). */
 export const VNET_HEADER_BYTES = 12;
