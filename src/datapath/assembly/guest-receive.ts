@@ -4,7 +4,7 @@ import { checksum } from './checksum';
 import { copyBytes } from './copy';
 import { putEvent } from './event';
 import * as L from './generated';
-import { abandonSends, finishSend, guestSend } from './guest-send';
+import { guestSend } from './guest-send';
 import { freeChain, freshData, hasBuffer, pop, reset, take } from './pool';
 import {
   closePacket,
@@ -25,6 +25,7 @@ import {
   storeDescriptor,
 } from './ring';
 import { BODY, PACKET_HEADER, PPI_SIZE, vlanTci } from './rndis';
+import { abandonSends, finishSend } from './send-slots';
 
 const SUCCESS: u32 = 1;
 const FAIL: u32 = 2;
