@@ -32,6 +32,11 @@ export interface Datapath {
   /** Drops a reference to an EXTERNAL_BUFFER. */
   externalDrop(external: number): void;
 
+  /** Puts up to `count` mbuf chains into a HANDLE_RING and counts them in PORT_COUNTERS; returns how many, from the front. */
+  handlePut(ring: number, handles: number, count: number, counters: number): number;
+  /** Takes up to `max` mbuf chains out of a HANDLE_RING and counts them. */
+  handleTake(ring: number, handles: number, max: number, counters: number): number;
+
   /** Sends up to `count` mbuf chains; returns how many were taken (the driver owns those from then on). */
   guestSend(queue: number, handles: number, count: number): number;
   /** Handles up to about `max` received packets: their mbufs go to `handles`, which must hold `max` entries. */

@@ -183,6 +183,22 @@ export const PORT_COUNTERS = cells('PORT_COUNTERS', {
   noMbufs: 'u64',
 });
 
+/** Mbufs on their way from the one thread that puts them in to the one that takes them out. Two HANDLE_RING_ENDs follow it, the first
+ *  one written by who puts in, the second one by who takes out. */
+export const HANDLE_RING = cells('HANDLE_RING', {
+  entries: 'u32', // arena address of mask + 1 u32
+  mask: 'u32',
+  limit: 'u32', // mbufs that may wait, at most mask + 1
+  open: 'u32', // 0: nothing can be put in
+  armed: 'u32', // 1: who takes out sleeps, or is about to
+  wakeFd: 'u32', // event descriptor that wakes it + 1, or 0
+});
+
+export const HANDLE_RING_END = cells('HANDLE_RING_END', {
+  index: 'u32', // mbufs put in or taken out, modulo 2^32
+  seen: 'u32', // the other end's index, as last looked at
+});
+
 /** One send in flight: its transaction id is slot | generation << 16 with TX_TRANSACTION above it. */
 export const TX_SLOT = cells(
   'TX_SLOT',
@@ -367,6 +383,7 @@ export const FRAME = cells('FRAME', {
   source: 'u32', // vSwitch port number
   transaction: 'u32', // index into the channel's transactions, or NO_SECTION
   sourceBuffer: 'u32', // handle of the buffer that an uplink must take back, or 0
+  hashInfo: 'u32', // with HASH: NDIS hash type and function
 });
 
 export const FRAGMENT = cells('FRAGMENT', { address: 'u32', bytes: 'u32' }, 8);
@@ -485,6 +502,8 @@ export const LAYOUTS = [
   POOL_SHARED,
   PORT_QUEUE,
   PORT_COUNTERS,
+  HANDLE_RING,
+  HANDLE_RING_END,
   TX_SLOT,
   GUEST_QUEUE,
   GPA_REGION,

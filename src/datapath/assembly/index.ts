@@ -1,6 +1,7 @@
 // The compiled data path: what src/datapath/datapath.ts declares.
 export { guestAbandon, guestFlush, guestPoll } from './guest-receive';
 export { guestSend } from './guest-send';
+export { handlePut, handleTake } from './handle-ring';
 export { hostComplete, hostPoll } from './host-poll';
 export { hostDivide, hostReset, hostSend, hostSendControl } from './host-send';
 export { hostStage } from './host-stage';
