@@ -96,6 +96,8 @@ export class Eal {
     this.#context = {
       ...{ arena, datapath: this.main.datapath, lcore: 0, lcores, packetMemory: this.#packets },
       reserve: (name, size) => this.main.reserve(name, size),
+      driver: (name) => this.main.driver(name),
+      takePort: (which, by) => this.port(/^\d+$/.test(which) ? Number(which) : which).take(by),
       ...{ services: bus?.services, log },
     };
     this.main.loop.add({
@@ -216,7 +218,8 @@ export class Eal {
   /** Ends lcores, closes ports, gives memory back. */
   async close(): Promise<void> {
     await this.stopLcores();
-    for (const port of this.ports) await port.close();
+    // A port around another one was made after it, and gives it free.
+    for (const port of [...this.ports].reverse()) await port.close();
     clearInterval(this.#timer);
     this.main.close();
     this.#memory.release(this.#packets.address);

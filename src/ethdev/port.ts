@@ -4,7 +4,7 @@ import { EventEmitter } from 'node:events';
 import { PORT_QUEUE } from '../memory/layout.js';
 import { formatMac, parseMac } from '../wire/address-text.js';
 import { namesOf, RSS_TYPE, RX_OFFLOAD, TX_OFFLOAD } from './constants.js';
-import type { Driver, DriverContext, PortDriver, RxQueueSetup, TxQueueSetup } from './driver.js';
+import type { Driver, DriverContext, PortDriver, RxQueueSetup, TakenPort, TxQueueSetup } from './driver.js';
 import { PortError, type PortErrorCode } from './errors.js';
 import { type QueueHandle, RxQueue, startQueue, stopQueue, TxQueue } from './queues.js';
 import type {
@@ -20,7 +20,8 @@ import type {
   ReceiveFilter,
 } from './types.js';
 
-export type PortState = 'probed' | 'configured' | 'started' | 'removed' | 'closed';
+/** 'taken': another port uses the device (a capture around it, ...). */
+export type PortState = 'probed' | 'configured' | 'started' | 'taken' | 'removed' | 'closed';
 
 /** What another thread needs to poll a port. Plain data. */
 export interface PortHandle {
@@ -54,6 +55,7 @@ export class Port extends EventEmitter<PortEvents> {
   #txCells: number[] = [];
   #rxOpen: (RxQueue | undefined)[] = [];
   #txOpen: (TxQueue | undefined)[] = [];
+  #taken: { readonly by: string; readonly port: TakenPort } | undefined;
   /** Control calls run one after the other. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -106,6 +108,7 @@ export class Port extends EventEmitter<PortEvents> {
       const cells = () => this.#context.arena.reserve(`port ${this.id} queue`, PORT_QUEUE.bytes);
       this.#rxCells = this.#rx.map(cells);
       this.#txCells = this.#tx.map((_, i) => (this.driver.pairedQueues && this.#rxCells[i]) || cells());
+      this.#impl.useLocks?.(this.#rxCells, this.#txCells);
       this.#state = 'configured';
     });
   }
@@ -158,6 +161,7 @@ export class Port extends EventEmitter<PortEvents> {
   close(): Promise<void> {
     return this.#serially(async () => {
       if (this.#state === 'closed') return;
+      this.#expectFree('close');
       if (this.#state === 'started') await this.#stop();
       if (this.#state === 'removed') this.#stopQueues();
       await this.#impl.close();
@@ -170,14 +174,26 @@ export class Port extends EventEmitter<PortEvents> {
   /** Stop, and back to what probe left: nothing is configured. Settings that a user made are at their defaults. */
   reset(): Promise<void> {
     return this.#serially(async () => {
+      this.#expectFree('reset');
       await this.#stop();
-      this.#releaseQueues();
-      this.#config = undefined;
-      this.#rx = [];
-      this.#tx = [];
+      this.#forget();
       this.#filter = { promiscuous: false, allMulticast: false };
       if (this.#state !== 'removed') this.#state = 'probed';
     });
+  }
+
+  /** Hands the device to the port `by`, which alone uses it until it releases it. Throws PortError EBUSY: started, or taken already. */
+  take(by: string): TakenPort {
+    this.#expect('use by another port', 'probed', 'configured');
+    this.#forget();
+    this.#state = 'taken';
+    const release = () => {
+      this.#taken = undefined;
+      if (this.#state === 'taken') this.#state = 'probed';
+    };
+    const { device, driver } = this;
+    this.#taken = { by, port: { device, driver, impl: this.#impl, onEvent: undefined, release } };
+    return this.#taken.port;
   }
 
   /** A queue in this thread. Its bursts return 0 while the port is not started. */
@@ -256,6 +272,7 @@ export class Port extends EventEmitter<PortEvents> {
     return this.#impl.queueStats(queue);
   }
   resetStats(): void {
+    this.#expectFree('statistics');
     this.#impl.resetStats();
   }
 
@@ -374,6 +391,7 @@ export class Port extends EventEmitter<PortEvents> {
   }
 
   #releaseQueues(): void {
+    this.#impl.useLocks?.([], []);
     for (const queue of [...this.#rxOpen, ...this.#txOpen]) queue?.close();
     this.#rxOpen = [];
     this.#txOpen = [];
@@ -390,7 +408,16 @@ export class Port extends EventEmitter<PortEvents> {
     return { driver: this.driver.name, cells: this.#txCells[queue]!, description: this.#impl.txQueue(queue) };
   }
 
+  /** Nothing is configured any more. Stopped. */
+  #forget(): void {
+    this.#releaseQueues();
+    this.#config = undefined;
+    this.#rx = [];
+    this.#tx = [];
+  }
+
   #event(event: PortEvent): void {
+    this.#taken?.port.onEvent?.(event);
     if (event.type === 'link') this.emit('link', event.link);
     else if (event.type === 'removed') {
       this.#state = this.#state === 'closed' ? 'closed' : 'removed';
@@ -405,6 +432,7 @@ export class Port extends EventEmitter<PortEvents> {
   }
 
   #need<K extends keyof PortDriver>(call: K, what: string): NonNullable<PortDriver[K]> {
+    this.#expectFree(what);
     const found = this.#impl[call];
     if (found === undefined) throw this.#error('ENOTSUP', `${this.driver.name} has no ${what}`);
     return found;
@@ -412,8 +440,13 @@ export class Port extends EventEmitter<PortEvents> {
 
   #expect(what: string, ...states: PortState[]): void {
     if (states.includes(this.#state)) return;
+    this.#expectFree(what);
     const code = this.#state === 'removed' || this.#state === 'closed' ? 'ENODEV' : 'EBUSY';
     throw this.#error(code, `${what}: the port is ${this.#state}, expected ${states.join(' or ')}`);
+  }
+
+  #expectFree(what: string): void {
+    if (this.#taken) throw this.#error('EBUSY', `${what}: ${this.#taken.by} uses the device, use that port instead`);
   }
 
   #descriptors(wanted: number, { min, max, align, usual }: DescriptorLimits): number {

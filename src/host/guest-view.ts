@@ -2,8 +2,7 @@
 // system call for a burst. A page that can be had neither way fails its message, and nothing else.
 import type { Datapath } from '../datapath/datapath.js';
 import { type Arena, ArenaError } from '../memory/arena.js';
-import { GPA_REGION, HOST_CHANNEL } from '../memory/layout.js';
-import { STAGED_PAGE, STAGING } from '../memory/layout-staging.js';
+import { GPA_REGION, HOST_CHANNEL, STAGED_PAGE, STAGING } from '../memory/layout.js';
 import type { PageSpan, VmbusOffer } from '../vmbus/device.js';
 import type { ChannelMemory } from './channel-memory.js';
 import type { NicState } from './state.js';

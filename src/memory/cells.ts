@@ -1,4 +1,4 @@
-// How the tables of layout.ts are written: cells of 32 or 64 bits, one after another.
+// Tables of cells: what memory/layout.ts declares its structures with.
 
 type CellType = 'u32' | 'u64';
 type CellTable = Record<string, CellType>;
@@ -11,6 +11,7 @@ export interface Cells<T extends CellTable> {
   readonly types: T;
 }
 
+/** `align`: 64, a cache line, for what threads do not share. */
 export function cells<T extends CellTable>(name: string, types: T, align = 64): Cells<T> {
   const at: Record<string, number> = {};
   let offset = 0;

@@ -1,4 +1,4 @@
-// Part of layout.ts: where guest memory is copied that the host cannot map.
+// Where guest memory is copied that the host cannot map (memory/layout.ts has all others).
 import { cells } from './cells.js';
 
 /**

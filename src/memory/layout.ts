@@ -5,7 +5,11 @@
 // pages (wire/vmbus.ts RING_CONTROL), ring data, receive and send buffers are shared with the peer.
 import { NVSP_NO_SECTION } from '../wire/nvsp-types.js';
 import { cells } from './cells.js';
+import { RING_LAYOUTS } from './layout-rings.js';
 import { STAGED_PAGE, STAGING } from './layout-staging.js';
+
+export * from './layout-rings.js';
+export * from './layout-staging.js';
 
 /** One side's end of a channel: the ring it writes and the ring it reads. Prefix of GUEST_QUEUE and HOST_CHANNEL. */
 const endCells = {
@@ -161,22 +165,6 @@ export const PORT_COUNTERS = cells('PORT_COUNTERS', {
   errors: 'u64',
   missed: 'u64',
   noMbufs: 'u64',
-});
-
-/** Mbufs on their way from the one thread that puts them in to the one that takes them out. Two HANDLE_RING_ENDs follow it, the first
- *  one written by who puts in, the second one by who takes out. */
-export const HANDLE_RING = cells('HANDLE_RING', {
-  entries: 'u32', // arena address of mask + 1 u32
-  mask: 'u32',
-  limit: 'u32', // mbufs that may wait, at most mask + 1
-  open: 'u32', // 0: nothing can be put in
-  armed: 'u32', // 1: who takes out sleeps, or is about to
-  wakeFd: 'u32', // event descriptor that wakes it + 1, or 0
-});
-
-export const HANDLE_RING_END = cells('HANDLE_RING_END', {
-  index: 'u32', // mbufs put in or taken out, modulo 2^32
-  seen: 'u32', // the other end's index, as last looked at
 });
 
 /** One send in flight: its transaction id is slot | generation << 16 with TX_TRANSACTION above it. */
@@ -445,8 +433,7 @@ export const LAYOUTS = [
   POOL_SHARED,
   PORT_QUEUE,
   PORT_COUNTERS,
-  HANDLE_RING,
-  HANDLE_RING_END,
+  ...RING_LAYOUTS,
   TX_SLOT,
   GUEST_QUEUE,
   GPA_REGION,
