@@ -46,6 +46,14 @@ export interface Datapath {
   /** Frees every buffer that the queue holds (sends in flight, packet under assembly): the channel is closed. */
   guestAbandon(queue: number): void;
 
+  /** A port's receive burst: packets that wait in the GUEST_PORT's list, then guestPoll, then what the port does to them (types, hash,
+   *  tags, filters, counters). */
+  portReceive(port: number, handles: number, max: number): number;
+  /** guestSend for a port; looks for completions itself when it needs them. */
+  portSend(port: number, handles: number, count: number): number;
+  /** Reads the ring into the port's list of waiting packets. Returns how many came, those that found no room included. */
+  portStage(port: number): number;
+
   /** Makes every suballocation free. */
   hostReset(channel: number): void;
   /** Divides the data suballocations of a NIC's receive buffer among `count` channels (u32 array of addresses, which share the tables

@@ -1,5 +1,6 @@
 // The constants that the AssemblyScript sources import: offsets and numbers of the wire tables and of layout.ts.
 // Run by scripts/build.mjs, so that no offset is written twice.
+import { NDIS_HASH_TYPE } from '../wire/ndis-rss.js';
 import * as ppi from '../wire/ppi.js';
 import { TABLES } from '../wire/tables.js';
 import * as layout from './layout.js';
@@ -24,10 +25,12 @@ export function assemblyConstants(): string {
     FRAME_ERROR: layout.FRAME_ERROR,
     SUBALLOCATION: layout.SUBALLOCATION,
     SCRATCH: layout.SCRATCH,
+    PORT_OPTION: layout.PORT_OPTION,
   };
   for (const [group, numbers] of Object.entries({ ...named, ...more })) {
     for (const [name, value] of Object.entries(numbers)) emit(`${group}_${name}`, value as number);
   }
+  for (const [name, value] of Object.entries(NDIS_HASH_TYPE)) emit(`HASH_TYPE_${name}`, value);
   emit('NO_SECTION', layout.NO_SECTION);
   emit('TX_TRANSACTION', layout.TX_TRANSACTION);
   emit('CONTROL_TRANSACTION', layout.CONTROL_TRANSACTION);

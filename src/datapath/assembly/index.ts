@@ -1,5 +1,6 @@
 // The compiled data path: what src/datapath/datapath.ts declares.
 export { guestAbandon, guestFlush, guestPoll } from './guest-receive';
+export { portReceive, portSend, portStage } from './guest-port';
 export { guestSend } from './guest-send';
 export { handlePut, handleTake } from './handle-ring';
 export { hostComplete, hostPoll } from './host-poll';
