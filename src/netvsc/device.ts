@@ -128,7 +128,8 @@ export class NetvscDevice {
     this.#options = { ...before, ...options };
     try {
       this.#rss = rss ?? rssBefore;
-      const fault = rssFault(this.#rss, this.#options.queues ?? 1);
+      // What was set before is fitted to the queues that there are, as by any attach.
+      const fault = rss && rssFault(rss, this.#options.queues ?? 1);
       if (fault !== undefined) throw new NetvscError(this.#where, 'RSS', fault);
       return await this.attach({ open });
     } catch (error) {
