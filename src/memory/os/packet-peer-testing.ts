@@ -5,10 +5,12 @@ import { check, declare, declareBytes, ERRNO, orError, scratch, scratchView } fr
 import { interfaceIndex } from './netlink.js';
 import { createNetwork, inNetwork } from './netns.js';
 import { bindPacketSocket, ignoreOutgoing, openPacketSocket, PACKET_PROTOCOL } from './packet-socket.js';
+import { PollSet } from './poll.js';
 
 const SOL_SOCKET = 1;
 const SO_RCVBUFFORCE = 33;
 const RECEIVE_BYTES = 64 << 20;
+const PATIENCE_MS = 3000;
 const send = declareBytes('int64 send(int fd, const void *from, uint64 bytes, int flags)');
 const recv = declareBytes('int64 recv(int fd, void *to, uint64 bytes, int flags)');
 const setsockopt = declare('int setsockopt(int fd, int level, int name, uint64 value, uint bytes)');
@@ -79,6 +81,7 @@ export function noNetworkReason(): string | false {
 export class PacketPeer {
   readonly #fd: number;
   readonly #buffer = new Uint8Array(70_000);
+  readonly #polls = new PollSet(1);
 
   /** In the calling thread's namespace. `protocol`: Ethernet type that it sees. */
   constructor(name: string, protocol: number = PACKET_PROTOCOL.ALL) {
@@ -88,6 +91,7 @@ export class PacketPeer {
     scratchView.setInt32(0, RECEIVE_BYTES, true);
     setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, scratch.address, 4);
     bindPacketSocket(this.#fd, index, protocol);
+    this.#polls.add(this.#fd);
   }
 
   /** False when the kernel has no room for it, or the interface is down or was. */
@@ -98,17 +102,20 @@ export class PacketPeer {
     return true;
   }
 
-  /** What came since the last call. */
-  receive(): Uint8Array[] {
+  /** What came since the last call; waits some seconds at most for the first `count`. */
+  receive(count = 0): Uint8Array[] {
     const frames: Uint8Array[] = [];
+    const end = performance.now() + PATIENCE_MS;
     for (;;) {
       const length = orError(recv(this.#fd, this.#buffer, this.#buffer.length, 0));
-      if (length < 0) return frames;
-      frames.push(this.#buffer.slice(0, length));
+      if (length >= 0) frames.push(this.#buffer.slice(0, length));
+      else if (frames.length >= count || performance.now() > end) return frames;
+      else this.#polls.wait(10);
     }
   }
 
   close(): void {
+    this.#polls.close();
     closeSync(this.#fd);
   }
 }
