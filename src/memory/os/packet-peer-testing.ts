@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { closeSync, writeFileSync } from 'node:fs';
 import { check, declare, declareBytes, ERRNO, orError, scratch, scratchView } from './libc.js';
-import { interfaceIndex } from './netlink.js';
+import { interfaceIndex, NetworkInterface } from './netlink.js';
 import { createNetwork, inNetwork } from './netns.js';
 import { bindPacketSocket, ignoreOutgoing, openPacketSocket, PACKET_PROTOCOL } from './packet-socket.js';
 import { PollSet } from './poll.js';
@@ -54,6 +54,19 @@ export class TestNetwork {
     if (elsewhere !== this) this.run(`ip link set ${there} netns ${elsewhere.path}`);
     this.run(`ip link set ${here} up`);
     elsewhere.run(`ip link set ${there} up`);
+    this.waitFor(here);
+    elsewhere.waitFor(there);
+  }
+
+  /** Until an interface is in operation: before, its queue drops everything in silence. */
+  waitFor(name: string): void {
+    const found = this.in(() => new NetworkInterface(name));
+    try {
+      for (const end = performance.now() + PATIENCE_MS; !found.state().running; )
+        if (performance.now() > end) throw new Error(`${name} does not come into operation`);
+    } finally {
+      found.close();
+    }
   }
 
   close(): void {
