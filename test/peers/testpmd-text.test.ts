@@ -111,6 +111,7 @@ const LEFT_OUT: readonly RegExp[] = [
   /^(Minimum|Maximum) MTU: |^Device private info:$|^ {2}none$/, // DPDK from 23.11 on
   /^Hash key size|^Redirection table size: |^Supported RSS |^ {2}(ipv4|ipv6|l2-payload|geneve)|^No RSS /, // its net_null has scaling
   /^testpmd: preferred mempool ops|^EAL: |^ETHDEV: /, // its libraries
+  /^Cannot close started device/, // a log line of its library from 23.11 on
   /^\[commands\] /, // echo of the command file, DPDK from 25.07 on
 ];
 
@@ -125,6 +126,7 @@ function marked(line: string): string {
     .replace(/(net_null\d +net_null +)(up |down)/, '$1up/down')
     .replace(/^([a-z_0-9]+): \d+$/, '$1: #')
     .replace(/((?:Rx|Tx)-(?:pps|bps):)( +\d+)/g, (_, name, value) => name + '#'.repeat(value.length))
+    .replace('both TSO and UFO are not supported', 'TSO is not supported') // 24.11: it has both
     .replace(/0x[0-9a-f]+/g, 'HEX')
     .replace(/\d+ *(?=$|[A-Z])/g, (part) => (part.endsWith(' ') ? '#'.repeat(part.length) : '#'))
     .replace(/\d+/g, '#');
