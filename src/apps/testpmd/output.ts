@@ -16,6 +16,7 @@ export const processOutput: Output = {
 
 /** What DPDK's calls return and strerror(3) says, by our codes. */
 const ERRNO: Readonly<Record<PortErrorCode, readonly [number, string]>> = {
+  EPERM: [1, 'Operation not permitted'],
   EIO: [5, 'Input/output error'],
   ENOMEM: [12, 'Cannot allocate memory'],
   EBUSY: [16, 'Device or resource busy'],

@@ -1,6 +1,7 @@
 // The guest's receive burst: transfer pages to mbufs, completions of sends, and the rest as events. Everything that the
 // host wrote is checked on a copy; facts/linux-guest.md 10.1 lists what goes wrong in drivers that do not.
 import { checksum } from './checksum';
+import { appendChain } from './chain';
 import { copyBytes } from './copy';
 import { putEvent } from './event';
 import * as L from './generated';
@@ -30,6 +31,8 @@ const SUCCESS: u32 = 1;
 const FAIL: u32 = 2;
 const COMPLETION: u32 = 108;
 const COMPLETION_BYTES: u32 = 32; // descriptor, message number, status, footer
+/** Longest frame of all: 64 KiB of IP packet with its Ethernet header and tag. */
+const MAX_FRAME: u32 = 65536 + 18;
 const MAX_FRAGMENTS: u32 = 562; // of one coalesced packet (facts/linux-guest.md 1.1)
 
 // What the per-packet info of the frame at hand said.
@@ -109,6 +112,29 @@ function newMbuf(q: u32, pool: u32): u32 {
   return mbuf;
 }
 
+/** Where packets that are longer than a buffer begin. */
+@inline
+function coalescingPool(q: u32): u32 {
+  const large = load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL);
+  return large == 0 && load<u32>(q, L.GUEST_QUEUE_RX_CHAINS) != 0 ? load<u32>(q, L.GUEST_QUEUE_RX_POOL) : large;
+}
+
+/** Copies a frame that is longer than the room in `mbuf`, a fresh buffer: to a large one, or to a chain. 0 = it is dropped. */
+function receiveLong(q: u32, mbuf: u32, from: u32, bytes: u32): u32 {
+  const large = load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL);
+  if (large == 0 && load<u32>(q, L.GUEST_QUEUE_RX_CHAINS) != 0) {
+    if (appendChain(load<u32>(q, L.GUEST_QUEUE_RX_POOL), mbuf, mbuf, from, bytes) != 0) return mbuf;
+    freeChain(mbuf);
+    return bad(q, L.GUEST_QUEUE_RX_NO_MBUF);
+  }
+  freeChain(mbuf);
+  if (large == 0) return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
+  mbuf = newMbuf(q, large);
+  if (mbuf == 0 || appendChain(0, mbuf, mbuf, from, bytes) != 0) return mbuf;
+  freeChain(mbuf);
+  return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
+}
+
 @inline
 function tailroom(mbuf: u32): u32 {
   return load<u32>(mbuf, L.MBUF_BUFFER) + load<u32>(mbuf, L.MBUF_ROOM) - load<u32>(mbuf, L.MBUF_DATA);
@@ -132,19 +158,22 @@ function addFragment(q: u32, from: u32, bytes: u32): u32 {
   let mbuf = load<u32>(q, L.GUEST_QUEUE_COALESCING);
   if (infoFragment & L.PPI_PACKET_ID_FIRST) {
     dropCoalescing(q);
-    mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL));
+    mbuf = newMbuf(q, coalescingPool(q));
     if (mbuf == 0) return 0;
     describe(q, mbuf);
+    store<u32>(q, mbuf, L.GUEST_QUEUE_COALESCING_LAST);
     store<u32>(mbuf, bytes, L.MBUF_MSS); // headers still included
     store<u32>(mbuf, infoIpUnfinished ? 1 : 0, L.MBUF_L4_OFFSET); // until it is whole: what the first piece says holds
     store<u32>(q, mbuf, L.GUEST_QUEUE_COALESCING);
     store<u32>(q, 0, L.GUEST_QUEUE_COALESCED_FRAGMENTS);
   } else if (mbuf == 0) return bad(q, L.GUEST_QUEUE_RX_BAD_COALESCING);
-  const have = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
+  const have = load<u32>(mbuf, L.MBUF_PACKET_LENGTH);
   const fragments = load<u32>(q, L.GUEST_QUEUE_COALESCED_FRAGMENTS) + 1;
-  if (fragments > MAX_FRAGMENTS || have + bytes > tailroom(mbuf)) return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
-  copyBytes(load<u32>(mbuf, L.MBUF_DATA) + have, from, bytes);
-  store<u32>(mbuf, have + bytes, L.MBUF_DATA_LENGTH);
+  if (fragments > MAX_FRAGMENTS || have + bytes > MAX_FRAME) return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
+  const pool = load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL) != 0 ? 0 : load<u32>(q, L.GUEST_QUEUE_RX_POOL);
+  const last = appendChain(pool, mbuf, load<u32>(q, L.GUEST_QUEUE_COALESCING_LAST), from, bytes);
+  if (last == 0) return bad(q, pool == 0 ? L.GUEST_QUEUE_RX_TOO_BIG : L.GUEST_QUEUE_RX_NO_MBUF);
+  store<u32>(q, last, L.GUEST_QUEUE_COALESCING_LAST);
   store<u32>(q, fragments, L.GUEST_QUEUE_COALESCED_FRAGMENTS);
   if (!(infoFragment & L.PPI_PACKET_ID_LAST)) return 0;
   if (have + bytes < 14) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
@@ -158,11 +187,12 @@ function addFragment(q: u32, from: u32, bytes: u32): u32 {
 }
 
 /** A coalesced TCP packet says how large its segments were: the first fragment less its headers. */
-function finishCoalesced(mbuf: u32, bytes: u32): void {
+function finishCoalesced(mbuf: u32, total: u32): void {
   const data = load<u32>(mbuf, L.MBUF_DATA);
+  const bytes = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
   const first = load<u32>(mbuf, L.MBUF_MSS);
   store<u32>(mbuf, 0, L.MBUF_MSS);
-  if (bytes < 54 || first == bytes) return;
+  if (bytes < 54 || first == total) return;
   let flags = load<u32>(mbuf, L.MBUF_FLAGS);
   const type = load<u16>(data + 12);
   let l4: u32 = 0;
@@ -215,21 +245,17 @@ function receiveFrame(q: u32, at: u32, bytes: u32): u32 {
     mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_POOL));
     if (mbuf == 0) return 0;
     if (dataBytes > tailroom(mbuf)) {
-      freeChain(mbuf);
-      mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL));
+      mbuf = receiveLong(q, mbuf, from, dataBytes);
       if (mbuf == 0) return 0;
-      if (dataBytes > tailroom(mbuf)) {
-        freeChain(mbuf);
-        return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
-      }
+    } else {
+      copyBytes(load<u32>(mbuf, L.MBUF_DATA), from, dataBytes);
+      store<u32>(mbuf, dataBytes, L.MBUF_DATA_LENGTH);
+      store<u32>(mbuf, dataBytes, L.MBUF_PACKET_LENGTH);
     }
-    copyBytes(load<u32>(mbuf, L.MBUF_DATA), from, dataBytes);
-    store<u32>(mbuf, dataBytes, L.MBUF_DATA_LENGTH);
     describe(q, mbuf);
   }
-  const length = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
-  store<u32>(mbuf, length, L.MBUF_PACKET_LENGTH);
-  if (infoIpUnfinished) finishIpHeader(load<u32>(mbuf, L.MBUF_DATA), length);
+  const length = load<u32>(mbuf, L.MBUF_PACKET_LENGTH);
+  if (infoIpUnfinished) finishIpHeader(load<u32>(mbuf, L.MBUF_DATA), load<u32>(mbuf, L.MBUF_DATA_LENGTH));
   const flags = load<u32>(mbuf, L.MBUF_FLAGS);
   if (flags & L.PACKET_FLAG_RX_L4_GOOD) goodChecksums++;
   if (flags & (L.PACKET_FLAG_RX_L4_BAD | L.PACKET_FLAG_RX_IP_BAD)) count(q + L.GUEST_QUEUE_RX_CHECKSUM_BAD, 1);
