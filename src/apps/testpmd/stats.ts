@@ -111,7 +111,7 @@ export function forwardStats({ ports, streams, of, checksums }: ForwardStats): s
       const from = streams.filter(({ rxPort }) => rxPort === id);
       const [ip, l4] = [sum(from, 'rxBadIp'), sum(from, 'rxBadL4')];
       lines.push(
-        `  Bad-ipcsum: ${left(ip, 14)} Bad-l4csum: ${left(l4, 14)} Bad-outer-l4csum: ${left(0, 14)}`,
+        `  Bad-ipcsum: ${left(ip, 14)} Bad-l4csum: ${left(l4, 14)}Bad-outer-l4csum: ${left(0, 14)}`,
         `  Bad-outer-ipcsum: ${left(0, 14)}`,
       );
     }

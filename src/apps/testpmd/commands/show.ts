@@ -19,7 +19,7 @@ import { ValueError } from '../values.js';
 
 /** Each port that a command means, as text. */
 const each = (text: (session: Session, test: TestPort) => string) => (session: Session, words: Words) => {
-  for (const test of session.select(words.which(0))) session.out.print(text(session, test));
+  for (const test of session.selectToShow(words.which(0))) session.out.print(text(session, test));
 };
 
 /** The table's entries that masks choose. */
@@ -127,7 +127,7 @@ function showConfig(session: Session, words: Words): void {
 
 function clearPort(session: Session, words: Words): void {
   const stats = words.text(0) === 'stats';
-  for (const test of session.select(words.which(1))) {
+  for (const test of session.selectToShow(words.which(1))) {
     test.port.resetStats();
     test.shown = undefined;
     if (stats) session.out.print(`\n  NIC statistics for port ${test.port.id} cleared`);
@@ -150,7 +150,7 @@ export const showCommands: readonly Command[] = [
   {
     ...{ pattern: 'show port summary <port|all>', section: 'display', text: 'Ports, a line each.' },
     run: (session, words) => {
-      const ports = session.select(words.which(0));
+      const ports = session.selectToShow(words.which(0));
       if (ports.length > 0) session.out.print(summaryText(session, ports));
     },
   },
