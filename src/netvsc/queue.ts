@@ -26,7 +26,15 @@ const SUBCHANNEL_EVENT_BYTES = 8192;
 /** What attach settles on the primary channel and subchannels take over. */
 const NEGOTIATED = [
   ...['nvspBytes', 'receiveBuffer', 'receiveBytes', 'receiveSectionBytes', 'receiveBufferId'],
-  ...['sendBuffer', 'sendSectionBytes', 'sendSections', 'maxPacketsPerMessage', 'packetAlignment', 'copyLimit'],
+  ...[
+    'sendBuffer',
+    'sendSectionBytes',
+    'sendSections',
+    'maxPacketsPerMessage',
+    'packetAlignment',
+    'copyLimit',
+    'sectionLimit',
+  ],
   ...['maxFrameBytes', 'softwareMtu', 'lsoMax4', 'lsoMax6', 'offloads', 'rxPool', 'rxLargePool', 'rxChains'],
   ...['pfnTable', 'pfnBase', 'pfnPages'],
 ] as readonly QueueCell[];

@@ -3,13 +3,15 @@
 import { checksumFinish } from './checksum';
 import { copyBytes } from './copy';
 import * as L from './generated';
-import { freeChain } from './pool';
+import { freeChain, take } from './pool';
 import { closePacket, count, MAX_PACKET, openPacket, ringFree, ringPublish, ringRoom, storeDescriptor } from './ring';
 import { PACKET_HEADER, PPI_SIZE, putNvspData, putPacketHeader, putPpi, vlanInfo } from './rndis';
 
 const CHECKSUMS: u32 = L.PACKET_FLAG_TX_IP_CHECKSUM | L.PACKET_FLAG_TX_TCP_CHECKSUM | L.PACKET_FLAG_TX_UDP_CHECKSUM;
 /** What needs per-packet info, or more. */
 const SPECIAL: u32 = CHECKSUMS | L.PACKET_FLAG_TX_TSO | L.PACKET_FLAG_VLAN | L.PACKET_FLAG_HASH;
+/** Data that others may see, too: nothing is written to it or in front of it. */
+const BORROWED: u32 = L.PACKET_FLAG_EXTERNAL | L.PACKET_FLAG_INDIRECT;
 const REFUSED: u32 = 0xffffffff;
 /** Per-packet info has ten bits for a header's offset. */
 const MAX_HEADER_OFFSET: u32 = 1023;
@@ -156,6 +158,12 @@ export function finishSend(q: u32, id: u32, success: bool): bool {
   return true;
 }
 
+/** Takes takeSlot() back. */
+@inline
+function returnSlot(q: u32): void {
+  store<u32>(q, load<u32>(q, L.GUEST_QUEUE_FREE_SLOT_COUNT) + 1, L.GUEST_QUEUE_FREE_SLOT_COUNT);
+}
+
 function releaseSlot(q: u32, slot: u32): void {
   const at = slotAt(q, slot);
   const section = load<u32>(at, L.TX_SLOT_SECTION);
@@ -268,6 +276,7 @@ function sendCopied(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
     to += length;
   }
   if (softwareChecksum) checksumFinish(at + PACKET_HEADER + infoBytes, bytes, flags, load<u32>(mbuf, L.MBUF_L4_OFFSET));
+  if (wantsLso) seedLso(at + PACKET_HEADER + infoBytes, load<u32>(mbuf, L.MBUF_L4_OFFSET), flags);
   store<u32>(q, at, L.GUEST_QUEUE_SECTION_LAST);
   store<u32>(q, used + message, L.GUEST_QUEUE_SECTION_USED);
   store<u32>(q, load<u32>(q, L.GUEST_QUEUE_SECTION_PACKETS) + 1, L.GUEST_QUEUE_SECTION_PACKETS);
@@ -283,29 +292,66 @@ function pagesOf(address: u32, bytes: u32): u32 {
   return ((address & 4095) + bytes + 4095) >>> 12;
 }
 
+// The segment at hand as a guest-page range.
+let rangeAt: u32 = 0;
+let rangeBytes: u32 = 0;
+
+/** `lead`: bytes in front of the packet that go with its first segment; `skip`: bytes of the packet that do not. */
+@inline
+function rangeOf(segment: u32, first: bool, lead: u32, skip: u32): void {
+  rangeAt = load<u32>(segment, L.MBUF_DATA);
+  rangeBytes = load<u32>(segment, L.MBUF_DATA_LENGTH);
+  if (!first) return;
+  rangeAt += skip - lead;
+  rangeBytes += lead - skip;
+}
+
+/** Writes the range and its pages at `to`; returns where the next one goes. */
+@inline
+function putRange(q: u32, to: u32): u32 {
+  const pages = pagesOf(rangeAt, rangeBytes);
+  store<u32>(to, rangeBytes);
+  store<u32>(to + 4, rangeAt & 4095);
+  copyBytes(to + 8, load<u32>(q, L.GUEST_QUEUE_PFN_TABLE) + (((rangeAt - load<u32>(q, L.GUEST_QUEUE_PFN_BASE)) >>> 12) << 3), pages << 3);
+  return to + 8 + (pages << 3);
+}
+
+/** Bytes of the packet's own headers that LSO changes. */
+@inline
+function lsoHeader(mbuf: u32): u32 {
+  const l4 = load<u32>(mbuf, L.MBUF_L4_OFFSET);
+  const tcp = (<u32>load<u8>(load<u32>(mbuf, L.MBUF_DATA) + l4, 12) >>> 4) << 2;
+  return l4 + (tcp < 20 ? 20 : tcp);
+}
+
 /** Sends a packet by guest-page ranges. The RNDIS header goes into the first segment's headroom, so that header and
- *  first data are one range: hosts refuse a header that is split over two. 1 = done, 0 = try later, -1 = cannot. */
+ *  first data are one range: hosts refuse a header that is split over two. Where that room is not this packet's alone the header gets a
+ *  buffer of its own, together with what LSO changes. 1 = done, 0 = try later, -1 = cannot. */
 function sendDirect(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
   if (!flushSection(q)) return 0;
   const header = PACKET_HEADER + infoBytes;
   const data = load<u32>(mbuf, L.MBUF_DATA);
-  const start = data - header;
+  const shared = (flags & BORROWED) != 0 || load<u32>(mbuf, L.MBUF_REFERENCES) != 1;
+  // A chain's checksum is only computed while copying it, and so is that of data that others see.
+  if (softwareChecksum && (shared || load<u32>(mbuf, L.MBUF_NEXT) != 0)) return -1;
+  const apart = shared || data - header < load<u32>(mbuf, L.MBUF_BUFFER);
+  const skip = apart && wantsLso ? lsoHeader(mbuf) : 0;
+  if (skip > load<u32>(mbuf, L.MBUF_DATA_LENGTH)) return -1;
+  const lead: u32 = apart ? 0 : header;
   const base = load<u32>(q, L.GUEST_QUEUE_PFN_BASE);
   const limit = base + (load<u32>(q, L.GUEST_QUEUE_PFN_PAGES) << 12);
-  if (start < load<u32>(mbuf, L.MBUF_BUFFER)) return -1;
-  let ranges: u32 = 0;
-  let extended: u32 = 8;
+  let ranges: u32 = apart ? 1 : 0;
+  let extended: u32 = apart ? 24 : 8; // a header apart lies in one page, or in two
+  if (apart) extended += 8;
   for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) {
-    const lead: u32 = segment == mbuf ? header : 0;
-    const at = load<u32>(segment, L.MBUF_DATA) - lead;
-    const length = load<u32>(segment, L.MBUF_DATA_LENGTH) + lead;
-    if (length == 0) continue;
-    if (at < base || at >= limit || length > limit - at) return -1;
-    extended += 8 + (pagesOf(at, length) << 3);
+    rangeOf(segment, segment == mbuf, lead, skip);
+    if (rangeBytes == 0) continue;
+    if (rangeAt < base || rangeAt >= limit || rangeBytes > limit - rangeAt) return -1;
+    extended += 8 + (pagesOf(rangeAt, rangeBytes) << 3);
     if (++ranges > 64) return -1;
   }
   const payload = (load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES) + 7) & ~7;
-  const total = L.SIZEOF_WIRE_PACKET_DESCRIPTOR + extended + payload + 8;
+  let total = L.SIZEOF_WIRE_PACKET_DESCRIPTOR + extended + payload + 8;
   const needed = total + load<u32>(q, L.CHANNEL_END_SPARE);
   // What an empty ring could not take would block all that follow for good.
   if (total > MAX_PACKET || needed > load<u32>(q, L.CHANNEL_END_WRITE_SIZE) - 8) return -1;
@@ -313,32 +359,43 @@ function sendDirect(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
     blocked(q, needed);
     return 0;
   }
-  if (softwareChecksum) {
-    // A chain's checksum is only computed while copying it: wait for a section, unless it is too large for one.
-    if (load<u32>(mbuf, L.MBUF_NEXT) != 0) return header + bytes <= load<u32>(q, L.GUEST_QUEUE_COPY_LIMIT) ? 0 : -1;
-    checksumFinish(data, bytes, flags, load<u32>(mbuf, L.MBUF_L4_OFFSET));
-  }
   const slot = takeSlot(q);
   if (slot == REFUSED) return 0;
-  if (wantsLso) seedLso(data, load<u32>(mbuf, L.MBUF_L4_OFFSET), flags);
+  let start = data - header;
+  let whole = mbuf;
+  if (apart) {
+    whole = takeHeader(q, mbuf, header + skip);
+    if (whole == 0) {
+      returnSlot(q);
+      return -1;
+    }
+    start = load<u32>(whole, L.MBUF_DATA);
+    if (skip != 0) {
+      copyBytes(start + header, data, skip);
+      seedLso(start + header, load<u32>(mbuf, L.MBUF_L4_OFFSET), flags);
+    }
+    const pages = pagesOf(start, header + skip);
+    if (pages == 1) {
+      extended -= 8;
+      total -= 8;
+    }
+  } else if (wantsLso) seedLso(data, load<u32>(mbuf, L.MBUF_L4_OFFSET), flags);
+  if (softwareChecksum) checksumFinish(data, bytes, flags, load<u32>(mbuf, L.MBUF_L4_OFFSET));
   putHeaders(start, mbuf, flags, bytes);
-  const id = fillSlot(q, slot, L.NO_SECTION, mbuf, 1, bytes);
+  const id = fillSlot(q, slot, L.NO_SECTION, whole, 1, bytes);
   const at = openPacket(q, total);
   storeDescriptor(at, 9, L.SIZEOF_WIRE_PACKET_DESCRIPTOR + extended, total - 8, 1, id, L.TX_TRANSACTION);
   store<u32>(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR, 0);
   store<u32>(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR + 4, ranges);
   let to = at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR + 8;
-  const table = load<u32>(q, L.GUEST_QUEUE_PFN_TABLE);
+  if (apart) {
+    rangeAt = start;
+    rangeBytes = header + skip;
+    to = putRange(q, to);
+  }
   for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) {
-    const lead: u32 = segment == mbuf ? header : 0;
-    const from = load<u32>(segment, L.MBUF_DATA) - lead;
-    const length = load<u32>(segment, L.MBUF_DATA_LENGTH) + lead;
-    if (length == 0) continue;
-    const pages = pagesOf(from, length);
-    store<u32>(to, length);
-    store<u32>(to + 4, from & 4095);
-    copyBytes(to + 8, table + (((from - base) >>> 12) << 3), pages << 3);
-    to += 8 + (pages << 3);
+    rangeOf(segment, segment == mbuf, lead, skip);
+    if (rangeBytes != 0) to = putRange(q, to);
   }
   putNvspData(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR + extended, load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES), L.NO_SECTION, 0);
   closePacket(q, at, total);
@@ -348,20 +405,51 @@ function sendDirect(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
   return 1;
 }
 
+/** A buffer in front of the packet, of its own pool, for `bytes` bytes of headers; it is freed with it. 0 = there is none. */
+function takeHeader(q: u32, mbuf: u32, bytes: u32): u32 {
+  const header = take(load<u32>(mbuf, L.MBUF_POOL));
+  if (header == 0) return 0;
+  // All of it, headroom included, is there for headers.
+  const at = load<u32>(header, L.MBUF_BUFFER);
+  const base = load<u32>(q, L.GUEST_QUEUE_PFN_BASE);
+  if (bytes > load<u32>(header, L.MBUF_ROOM) || at < base || at + bytes > base + (load<u32>(q, L.GUEST_QUEUE_PFN_PAGES) << 12)) {
+    freeChain(header);
+    return 0;
+  }
+  store<u32>(header, at, L.MBUF_DATA);
+  store<u32>(header, mbuf, L.MBUF_NEXT);
+  return header;
+}
+
 // What this burst adds to the counters.
 let sentPackets: u32 = 0;
 let sentBytes: u32 = 0;
 let copied: u32 = 0;
 let copiedMessages: u32 = 0;
 
+/** Do the segments add up to what the packet says it has? */
+@inline
+function addsUp(mbuf: u32, bytes: u32): bool {
+  let sum: u32 = 0;
+  for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) sum += load<u32>(segment, L.MBUF_DATA_LENGTH);
+  return sum == bytes;
+}
+
 /** Sends one packet. 1 = taken (sent, or dropped and counted), 0 = try later. */
 function sendOne(q: u32, mbuf: u32): i32 {
   const flags = load<u32>(mbuf, L.MBUF_FLAGS);
   const bytes = load<u32>(mbuf, L.MBUF_PACKET_LENGTH);
   let sent = -1;
-  if (prepare(q, mbuf, flags, bytes)) {
-    if (!wantsLso && PACKET_HEADER + infoBytes + bytes <= load<u32>(q, L.GUEST_QUEUE_COPY_LIMIT)) sent = sendCopied(q, mbuf, flags, bytes);
-    if (sent < 0) sent = sendDirect(q, mbuf, flags, bytes);
+  if (prepare(q, mbuf, flags, bytes) && addsUp(mbuf, bytes)) {
+    const copyLimit = load<u32>(q, L.GUEST_QUEUE_COPY_LIMIT);
+    const sectionLimit = load<u32>(q, L.GUEST_QUEUE_SECTION_LIMIT);
+    const fits = PACKET_HEADER + infoBytes + bytes <= (sectionLimit != 0 ? sectionLimit : copyLimit);
+    if (!wantsLso && fits && PACKET_HEADER + bytes <= copyLimit) sent = sendCopied(q, mbuf, flags, bytes);
+    if (sent < 0) {
+      sent = sendDirect(q, mbuf, flags, bytes);
+      // What the host cannot read, or must not be changed where it is, is copied; it waits for a section.
+      if (sent < 0 && fits) sent = sendCopied(q, mbuf, flags, bytes) == 1 ? 1 : 0;
+    }
   }
   if (sent == 0) {
     count(q + L.GUEST_QUEUE_TX_BUSY, 1);
