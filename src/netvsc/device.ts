@@ -128,7 +128,7 @@ export class NetvscDevice {
     this.#options = { ...before, ...options };
     try {
       this.#rss = rss ?? rssBefore;
-      const fault = rssFault(this.#rss, this.#options.queues ?? 1);
+      const fault = rss && rssFault(rss, this.#options.queues ?? 1);
       if (fault !== undefined) throw new NetvscError(this.#where, 'RSS', fault);
       return await this.attach({ open });
     } catch (error) {
