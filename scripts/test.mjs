@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { prepareDpdk } from './dpdk.mjs';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 process.chdir(root);
@@ -47,6 +48,8 @@ if (missing.length > 0 && process.getuid?.() === 0 && has('apt-get')) {
     `test: not installed, tests that need it are skipped: ${missing.map(([, name]) => name).join(' ')}\n`,
   );
 }
+// A second, newer DPDK for test/peers.
+if (has('dpdk-testpmd') && has('apt-get')) prepareDpdk('trixie');
 
 run('build', process.execPath, ['scripts/build.mjs']);
 run('lint', process.execPath, ['node_modules/@biomejs/biome/bin/biome', 'check', '.']);

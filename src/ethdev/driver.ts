@@ -25,6 +25,8 @@ export interface Lcore {
   readonly lcore: number;
   /** Zeroed bytes of the arena for this thread, until it ends. */
   reserve(name: string, bytes: number): number;
+  /** For a port around another one. Throws a RangeError. */
+  driver(name: string): Driver;
 }
 
 /** Receives on one queue, in one thread at a time. */
@@ -66,6 +68,19 @@ export interface DriverContext extends Lcore {
   readonly services: unknown;
   /** Tells the user, once each. */
   log(line: string): void;
+  /** The port of that device name or number, for the port `by` alone from now on. Throws PortError. */
+  takePort(which: string, by: string): TakenPort;
+}
+
+/** A port whose device another port uses: as its driver made it, nothing configured. */
+export interface TakenPort {
+  readonly device: string;
+  readonly driver: Driver;
+  readonly impl: PortDriver;
+  /** Called for events of the device. */
+  onEvent: ((event: PortEvent) => void) | undefined;
+  /** Stopped: the port can be used by itself again. */
+  release(): void;
 }
 
 /** A probed device: the control half. Calls come one after the other; `running` queues are stopped around those that say so. */

@@ -3,10 +3,10 @@
 import { EventEmitter } from 'node:events';
 import { PORT_QUEUE } from '../memory/layout.js';
 import { formatMac, parseMac } from '../wire/address-text.js';
-import type { Driver, DriverContext, PortDriver, RxQueueSetup, TxQueueSetup } from './driver.js';
+import type { Driver, DriverContext, PortDriver, RxQueueSetup, TakenPort, TxQueueSetup } from './driver.js';
 import { PortError, type PortErrorCode } from './errors.js';
 import { checkedConfig, checkedDescriptors, checkRss, type FullConfig } from './limits.js';
-import { type QueueHandle, RxQueue, startQueue, stopQueue, TxQueue } from './queues.js';
+import { type PortHandle, type QueueHandle, RxQueue, startQueue, stopQueue, TxQueue } from './queues.js';
 import type {
   BasicStats,
   DescriptorStatus,
@@ -18,17 +18,10 @@ import type {
   QueueStats,
   ReceiveFilter,
 } from './types.js';
+import { genericXstats } from './xstats.js';
 
-export type PortState = 'probed' | 'configured' | 'started' | 'removed' | 'closed';
-
-/** What another thread needs to poll a port. Plain data. */
-export interface PortHandle {
-  readonly id: number;
-  readonly device: string;
-  readonly mac: string;
-  readonly rx: readonly QueueHandle[];
-  readonly tx: readonly QueueHandle[];
-}
+/** 'taken': another port uses the device (a capture around it, ...). */
+export type PortState = 'probed' | 'configured' | 'started' | 'taken' | 'removed' | 'closed';
 
 interface PortEvents {
   link: [LinkStatus];
@@ -55,6 +48,7 @@ export class Port extends EventEmitter<PortEvents> {
   #txCells: number[] = [];
   #rxOpen: (RxQueue | undefined)[] = [];
   #txOpen: (TxQueue | undefined)[] = [];
+  #taken: { readonly by: string; readonly port: TakenPort } | undefined;
   /** Control calls run one after the other. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -160,6 +154,7 @@ export class Port extends EventEmitter<PortEvents> {
   close(): Promise<void> {
     return this.#serially(async () => {
       if (this.#state === 'closed') return;
+      this.#expectFree('close');
       if (this.#state === 'started') await this.#stop();
       if (this.#state === 'removed') this.#stopQueues();
       await this.#impl.close();
@@ -172,11 +167,9 @@ export class Port extends EventEmitter<PortEvents> {
   /** Stop, and back to what probe left: nothing is configured. Settings that a user made are at their defaults. */
   reset(): Promise<void> {
     return this.#serially(async () => {
+      this.#expectFree('reset');
       await this.#stop();
-      this.#releaseQueues();
-      this.#config = undefined;
-      this.#rx = [];
-      this.#tx = [];
+      this.#forget();
       this.#filter = { promiscuous: false, allMulticast: false };
       this.#macs = [];
       this.#vlans = [];
@@ -185,6 +178,20 @@ export class Port extends EventEmitter<PortEvents> {
       await this.#impl.setVlans?.([]);
       if (this.#state !== 'removed') this.#state = 'probed';
     });
+  }
+
+  /** Hands the device to the port `by`, which alone uses it until it releases it. Throws PortError EBUSY: started, or taken already. */
+  take(by: string): TakenPort {
+    this.#expect('use by another port', 'probed', 'configured');
+    this.#forget();
+    this.#state = 'taken';
+    const release = () => {
+      this.#taken = undefined;
+      if (this.#state === 'taken') this.#state = 'probed';
+    };
+    const { device, driver } = this;
+    this.#taken = { by, port: { device, driver, impl: this.#impl, onEvent: undefined, release } };
+    return this.#taken.port;
   }
 
   /** A queue in this thread. Its bursts return 0 while the port is not started. */
@@ -308,31 +315,15 @@ export class Port extends EventEmitter<PortEvents> {
     return this.#impl.queueStats(queue);
   }
   resetStats(): void {
+    this.#expectFree('statistics');
     this.#impl.resetStats();
   }
 
   /** All counters by name: the generic ones first, as DPDK orders them (facts/dpdk.md 6.3), then the driver's. */
   xstats(): [name: string, value: number][] {
-    const { ipackets, opackets, ibytes, obytes, imissed, ierrors, oerrors, rxNombuf } = this.stats();
-    const list: [string, number][] = [
-      ['rx_good_packets', ipackets],
-      ['tx_good_packets', opackets],
-      ['rx_good_bytes', ibytes],
-      ['tx_good_bytes', obytes],
-      ['rx_missed_errors', imissed],
-      ['rx_errors', ierrors],
-      ['tx_errors', oerrors],
-      ['rx_mbuf_allocation_errors', rxNombuf],
-    ];
-    for (let queue = 0; queue < this.#rx.length; queue++) {
-      const { packets = 0, bytes = 0, errors = 0 } = this.queueStats(queue)?.rx ?? {};
-      list.push([`rx_q${queue}_packets`, packets], [`rx_q${queue}_bytes`, bytes], [`rx_q${queue}_errors`, errors]);
-    }
-    for (let queue = 0; queue < this.#tx.length; queue++) {
-      const { packets = 0, bytes = 0 } = this.queueStats(queue)?.tx ?? {};
-      list.push([`tx_q${queue}_packets`, packets], [`tx_q${queue}_bytes`, bytes]);
-    }
-    return [...list, ...this.#impl.xstats()];
+    const queues = { rx: this.#rx.length, tx: this.#tx.length };
+    const generic = genericXstats(this.stats(), queues, (queue) => this.queueStats(queue));
+    return [...generic, ...this.#impl.xstats()];
   }
 
   rxQueueInfo(queue: number): QueueInfo {
@@ -447,7 +438,16 @@ export class Port extends EventEmitter<PortEvents> {
     return { driver: this.driver.name, cells: this.#txCells[queue]!, description: this.#impl.txQueue(queue) };
   }
 
+  /** Nothing is configured any more. Stopped. */
+  #forget(): void {
+    this.#releaseQueues();
+    this.#config = undefined;
+    this.#rx = [];
+    this.#tx = [];
+  }
+
   #event(event: PortEvent): void {
+    this.#taken?.port.onEvent?.(event);
     if (event.type === 'link') this.emit('link', event.link);
     else if (event.type === 'removed') {
       this.#state = this.#state === 'closed' ? 'closed' : 'removed';
@@ -462,6 +462,7 @@ export class Port extends EventEmitter<PortEvents> {
   }
 
   #need<K extends keyof PortDriver>(call: K, what: string): NonNullable<PortDriver[K]> {
+    this.#expectFree(what);
     const found = this.#impl[call];
     if (found === undefined) throw this.#error('ENOTSUP', `${this.driver.name} has no ${what}`);
     return found;
@@ -469,8 +470,13 @@ export class Port extends EventEmitter<PortEvents> {
 
   #expect(what: string, ...states: PortState[]): void {
     if (states.includes(this.#state)) return;
+    this.#expectFree(what);
     const code = this.#state === 'removed' || this.#state === 'closed' ? 'ENODEV' : 'EBUSY';
     throw this.#error(code, `${what}: the port is ${this.#state}, expected ${states.join(' or ')}`);
+  }
+
+  #expectFree(what: string): void {
+    if (this.#taken) throw this.#error('EBUSY', `${what}: ${this.#taken.by} uses the device, use that port instead`);
   }
 
   #inRange(what: string, value: number, count: number): void {

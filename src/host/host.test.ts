@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { createDatapath } from '../datapath/datapath.js';
 import { Arena } from '../memory/arena.js';
@@ -156,4 +157,82 @@ test('a machine directory: a guest opens, sends by page ranges, goes, and the ne
     guest.releasePages();
   }
   assert.equal(host.nics[0]!.state().opens, 3);
+});
+
+test('NICs come and go while the machine runs: nothing is left of one, and the others do not notice', (t) => {
+  const arena = Arena.create({ bytes: 256 << 20, system: linuxSystem });
+  const machine = testMachineName();
+  const datapath = createDatapath(arena.memory);
+  const options = { ringBytes: 65_536 };
+  const host = Host.create({ arena, datapath, machine, profile: 'ws2019', nics: [options, options] });
+  t.after(() => host.close());
+  const held = () => [arena.free().bytes, readdirSync('/proc/self/fd').length, readdirSync(`${host.path}/dev`).sort()];
+  const uuids = () => readdirSync(`${host.path}/sys/bus/vmbus/devices`).sort();
+  let nowMs = 0;
+  const step = () => {
+    host.tick(++nowMs);
+    for (let i = 0; i < 8; i++) host.step();
+  };
+  const attach = (index: number) => {
+    const guestArena = Arena.create({ bytes: 80 << 20, system: linuxSystem });
+    const { offer } = host.nics[index]!;
+    const device = openUioDevice(guestArena, host.path!, offer.uuid);
+    t.after(() => device.close());
+    const guest = new RawGuest(guestArena, { device, offer }, step);
+    guest.attach(V5);
+    return { guest, device };
+  };
+  const { guest: other } = attach(1);
+  const without = held();
+  const relids: number[] = [];
+  for (let round = 0; round < 3; round++) {
+    host.addNic(options);
+    assert.deepEqual(
+      host.state().nics.map(({ name }) => name),
+      ['nic0', 'nic1', 'nic2'],
+    );
+    const third = host.nics[2]!;
+    relids.push(third.offer.relid);
+    assert.deepEqual(uuids(), host.nics.map(({ offer }) => offer.uuid).sort());
+    const { device } = attach(2);
+    assert.equal(third.phase, 'ready');
+    assert.deepEqual(device.takeInterrupts() >= 0, true);
+    host.removeNic('nic2');
+    assert.equal(device.takeInterrupts(), -1, 'the guest is told');
+    assert.throws(() => host.nic('nic2'), /no NIC nic2, there are nic0, nic1/);
+    device.close();
+    step();
+    assert.deepEqual(held(), without);
+  }
+  assert.deepEqual(relids, [3, 3, 3]);
+  // The first one goes: the next one takes its name and place.
+  host.removeNic(host.nics[0]!.offer.uuid);
+  assert.deepEqual(
+    host.state().nics.map(({ name }) => name),
+    ['nic1'],
+  );
+  host.addNic(options);
+  assert.deepEqual(
+    host
+      .state()
+      .nics.map(({ name, mac }) => [name, mac])
+      .sort(),
+    [
+      ['nic0', macText(nicMac(machine, 0))],
+      ['nic1', macText(nicMac(machine, 1))],
+    ],
+  );
+  assert.throws(() => host.addNic({ uuid: host.nics[0]!.offer.uuid }), /there is a device of that id/);
+  assert.throws(() => host.addNic({ mac: nicMac(machine, 1) }), /belongs to nic1/);
+  assert.equal(host.nics.length, 2);
+  const id = other.putRndis(words(8, 12, 1));
+  step();
+  assert.equal(other.completion(id), 1);
+  other.control();
+});
+
+test('devices that were given to a host stay', (t) => {
+  const { host } = createRig(t);
+  assert.throws(() => host.addNic(), /were given to it/);
+  assert.throws(() => host.removeNic('nic0'), /were given to it/);
 });

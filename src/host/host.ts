@@ -3,7 +3,7 @@
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
 import type { VmbusOffer } from '../vmbus/device.js';
-import { createMachine, type Machine } from '../vmbus/uio/machine.js';
+import { createMachine, type Machine, type MachineNic } from '../vmbus/uio/machine.js';
 import { nicMac, nicUuid } from './identity.js';
 import { Nic } from './nic.js';
 import type { Uplink, VlanMode } from './ports.js';
@@ -11,6 +11,8 @@ import { type ProfileName, profileNamed } from './profiles.js';
 import type { HostState, PortState } from './state.js';
 import type { UplinkContext } from './uplinks/index.js';
 import { VirtualSwitch } from './vswitch.js';
+
+const nicName = (index: number) => `nic${index}`;
 
 /** A NIC of the machine; everything has a default. */
 export interface HostNicOptions {
@@ -48,6 +50,7 @@ export interface HostOptions {
 }
 
 export class Host {
+  /** As they are plugged in. */
   readonly nics: readonly Nic[];
   readonly uplinks: readonly Uplink[];
   readonly switch: VirtualSwitch;
@@ -56,7 +59,9 @@ export class Host {
   readonly #machine: string;
   readonly #directory: Machine | undefined;
   readonly #profile: ProfileName;
+  readonly #datapath: Datapath;
   readonly #undo: (() => void)[] = [];
+  readonly #nics: Nic[] = [];
 
   /** Throws VmbusError, RangeError or what an uplink throws; everything is undone then. */
   static create(options: HostOptions): Host {
@@ -68,21 +73,15 @@ export class Host {
     const profile = profileNamed(options.profile);
     this.#machine = machine;
     this.#profile = profile.name;
+    this.#datapath = datapath;
+    this.nics = this.#nics;
     try {
       let offers = options.offers;
       if (offers) this.path = undefined;
       else {
         const made = createMachine(arena, {
           name: machine,
-          nics: options.nics.map((nic, index) => ({
-            uuid: nic.uuid ?? nicUuid(machine, index),
-            relid: index + 1,
-            receiveBytes: profile.receiveBytes,
-            sendBytes: profile.sendBytes,
-            ...(nic.ringBytes === undefined ? {} : { ringBytes: nic.ringBytes }),
-            ...(nic.subchannelRingBytes === undefined ? {} : { subchannelRingBytes: nic.subchannelRingBytes }),
-            ...(nic.monitor === undefined ? {} : { monitor: nic.monitor }),
-          })),
+          nics: options.nics.map((nic, index) => ({ ...this.#device(nic, index), relid: index + 1 })),
         });
         this.#undo.push(() => made.close());
         this.#directory = made;
@@ -100,12 +99,10 @@ export class Host {
         ...(options.seed === undefined ? {} : { seed: options.seed }),
       });
       this.#undo.push(() => this.switch.close());
-      const nics: Nic[] = [];
-      this.nics = nics;
-      options.nics.forEach((nic, index) => {
-        const made = this.#makeNic(nic, index, offers[index]!, datapath, machine);
-        nics.push(made);
+      this.#undo.push(() => {
+        for (const nic of this.#nics.toReversed()) nic.close();
       });
+      for (const [index, nic] of options.nics.entries()) this.#makeNic(nic, index, offers[index]!);
       const uplinks: Uplink[] = [];
       this.uplinks = uplinks;
       for (const factory of options.uplinks ?? []) {
@@ -175,6 +172,30 @@ export class Host {
     );
   }
 
+  /** Plugs a NIC in, under the lowest name that is free. Throws VmbusError, RangeError. */
+  addNic(options: HostNicOptions = {}): Nic {
+    const directory = this.#machineDirectory();
+    let index = 0;
+    while (this.#nics.some(({ name }) => name === nicName(index))) index++;
+    const offer = directory.add(this.#device(options, index));
+    try {
+      return this.#makeNic(options, index, offer);
+    } catch (error) {
+      directory.remove(offer.uuid);
+      throw error;
+    }
+  }
+
+  /** Pulls the NIC of that name or UUID out: its guest is told by a rescind, and keeps what it has mapped. Throws a RangeError. */
+  removeNic(name: string): void {
+    const directory = this.#machineDirectory();
+    const nic = this.nic(name);
+    this.#nics.splice(this.#nics.indexOf(nic), 1);
+    this.switch.removePort(nic);
+    nic.close();
+    directory.remove(nic.offer.uuid);
+  }
+
   state(): HostState {
     const port = (number: number, counters: Record<string, number>, of: Nic | Uplink): PortState => {
       const { name, kind, linkUp, mtu } = of;
@@ -201,23 +222,46 @@ export class Host {
     for (const action of this.#undo.splice(0).reverse()) action();
   }
 
-  #makeNic(options: HostNicOptions, index: number, offer: VmbusOffer, datapath: Datapath, machine: string): Nic {
+  #machineDirectory(): Machine {
+    if (this.#directory) return this.#directory;
+    throw new RangeError(`host ${this.#machine}: its devices were given to it, none can come or go`);
+  }
+
+  /** The device of a NIC, in a machine directory. */
+  #device(nic: HostNicOptions, index: number): MachineNic {
+    const { receiveBytes, sendBytes } = profileNamed(this.#profile);
+    return {
+      uuid: nic.uuid ?? nicUuid(this.#machine, index),
+      receiveBytes,
+      sendBytes,
+      ...(nic.ringBytes === undefined ? {} : { ringBytes: nic.ringBytes }),
+      ...(nic.subchannelRingBytes === undefined ? {} : { subchannelRingBytes: nic.subchannelRingBytes }),
+      ...(nic.monitor === undefined ? {} : { monitor: nic.monitor }),
+    };
+  }
+
+  #makeNic(options: HostNicOptions, index: number, offer: VmbusOffer): Nic {
     const { friendlyName, linkSpeedBps, vlan } = options;
     const nic: Nic = new Nic({
       offer,
-      datapath,
+      datapath: this.#datapath,
       profile: profileNamed(this.#profile),
       port: this.switch.freeNumber(),
-      name: `nic${index}`,
-      mac: options.mac ?? nicMac(machine, index),
+      name: nicName(index),
+      mac: options.mac ?? nicMac(this.#machine, index),
       ...(friendlyName === undefined ? {} : { friendlyName }),
       ...(linkSpeedBps === undefined ? {} : { linkSpeedBps }),
       ...(vlan === undefined ? {} : { vlan }),
       sink: this.switch,
       mayUseMac: (mac) => !this.#macOfAnother(nic, mac),
     });
-    this.#undo.push(() => nic.close());
-    this.switch.addPort(nic);
+    try {
+      this.switch.addPort(nic);
+    } catch (error) {
+      nic.close();
+      throw error;
+    }
+    this.#nics.push(nic);
     return nic;
   }
 

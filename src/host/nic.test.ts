@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { buildPacket, checksumField } from '../offload/offload-testing.js';
 import { nicMac } from './identity.js';
 import { frame, info, packet, type Received, receive } from './raw-frames-testing.js';
 import { concat, createRig, hexBytes, type Rig, words } from './raw-guest-testing.js';
@@ -192,6 +193,31 @@ test('checksums are finished for a guest that did not turn their offload on, and
   const [left] = receive(rig.guests[1]!);
   assert.deepEqual(left!.data, unfinished);
   assert.equal(left!.infos[0], 0x8 | 0x80, 'good, but the value is not there');
+});
+
+test('a UDP checksum is finished for everyone, as no bit says that it is not there; it is known to be good then', (t) => {
+  const rig = createRig(t, { nics: [{}, {}] });
+  for (const guest of rig.guests) guest.attach(V61);
+  const udp4 = { family: 4, protocol: 17, ipOptions: 0, tcpOptions: 0, payload: 40, tcpFlags: 0, seed: 1 } as const;
+  const whole = buildPacket(udp4);
+  const packetBytes = concat(MAC[1], MAC[0], whole.bytes.subarray(12));
+  const open = packetBytes.slice();
+  open.fill(0, checksumField(whole), checksumField(whole) + 2);
+  const wanted = info(0, 1 | 8 | (whole.l4 << 16));
+  assert.equal(send(rig, 0, packet(open, wanted)), 1);
+  const [before] = receive(rig.guests[1]!);
+  assert.deepEqual([before!.data, before!.infos[0]], [packetBytes, 0x10]);
+  const on = Uint8Array.from([0x80, 1, 20, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+  rig.guests[1]!.set(0xfc01020c, on);
+  rig.guests[1]!.control();
+  assert.equal(send(rig, 0, packet(open, wanted)), 1);
+  const [after] = receive(rig.guests[1]!);
+  assert.deepEqual([after!.data, after!.infos[0]], [packetBytes, 0x10]);
+  // Said to be UDP, but it is not: passed on as it is, and nobody vouches for it.
+  const other = concat(MAC[1], MAC[0], buildPacket({ ...udp4, protocol: 6 }).bytes.subarray(12));
+  assert.equal(send(rig, 0, packet(other, wanted)), 1);
+  const [unknown] = receive(rig.guests[1]!);
+  assert.deepEqual([unknown!.data, unknown!.infos[0]], [other, 0]);
 });
 
 test('pages of the guest are mapped when they are first named; a page that cannot be seen is status 2', (t) => {

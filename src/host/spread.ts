@@ -4,12 +4,14 @@ import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
 import { FRAME, HEAD_BYTES, PACKET_FLAG } from '../memory/layout.js';
 import { ReceiveSideScaling } from '../offload/rss.js';
+import { NDIS_HASH_FUNCTION_TOEPLITZ } from '../wire/ndis.js';
 import type { RssState } from './offload-config.js';
 
 /** Frames of one round: as many as a FrameWorkshop hands over. */
 const FRAMES = 2048;
 const MAX_CHANNELS = 64;
 const AT = FRAME.at;
+const TOEPLITZ = NDIS_HASH_FUNCTION_TOEPLITZ;
 
 export class ReceiveSpread {
   /** Frames for channels that are dead. */
@@ -71,6 +73,7 @@ export class ReceiveSpread {
       // Other ports may have the same FRAME: the mark goes again below.
       if (this.#scaling.type !== 0) {
         u32[(frame + AT.hash) >>> 2] = hash;
+        u32[(frame + AT.hashInfo) >>> 2] = this.#scaling.type | TOEPLITZ;
         u32[(frame + AT.flags) >>> 2]! |= PACKET_FLAG.HASH;
       }
       const number = this.#scaling.channel(hash);

@@ -6,8 +6,10 @@
 import { NVSP_NO_SECTION } from '../wire/nvsp-types.js';
 import { cells } from './cells.js';
 import { DOORBELL, GUEST_PORT, RX_FILTER } from './layout-ports.js';
+import { RING_LAYOUTS } from './layout-rings.js';
 
 export * from './layout-ports.js';
+export * from './layout-rings.js';
 
 /** One side's end of a channel: the ring it writes and the ring it reads. Prefix of GUEST_QUEUE and HOST_CHANNEL. */
 const endCells = {
@@ -352,6 +354,7 @@ export const FRAME = cells('FRAME', {
   source: 'u32', // vSwitch port number
   transaction: 'u32', // index into the channel's transactions, or NO_SECTION
   sourceBuffer: 'u32', // handle of the buffer that an uplink must take back, or 0
+  hashInfo: 'u32', // with HASH: NDIS hash type and function
 });
 
 export const FRAGMENT = cells('FRAGMENT', { address: 'u32', bytes: 'u32' }, 8);
@@ -471,6 +474,7 @@ export const LAYOUTS = [
   POOL_SHARED,
   PORT_QUEUE,
   PORT_COUNTERS,
+  ...RING_LAYOUTS,
   GUEST_PORT,
   RX_FILTER,
   DOORBELL,

@@ -123,13 +123,14 @@ export class NetvscDevice {
     const before = this.#options;
     const rssBefore = this.#rss;
     const open = this.#receiving;
-    await this.detach();
     const { rss, ...options } = change;
+    // Settings that were right stay: with fewer queues their table is wrapped round.
+    const fault = rss && rssFault(rss, options.queues ?? before.queues ?? 1);
+    if (fault !== undefined) throw new NetvscError(this.#where, 'RSS', fault);
+    await this.detach();
     this.#options = { ...before, ...options };
     try {
       this.#rss = rss ?? rssBefore;
-      const fault = rss && rssFault(rss, this.#options.queues ?? 1);
-      if (fault !== undefined) throw new NetvscError(this.#where, 'RSS', fault);
       return await this.attach({ open });
     } catch (error) {
       this.#options = before;

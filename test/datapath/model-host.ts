@@ -54,6 +54,7 @@ export interface ModelFrame {
   readonly mss: number;
   readonly l4Offset: number;
   readonly hash: number;
+  readonly hashInfo: number;
 }
 
 export interface PolledFrame extends ModelFrame {
@@ -271,7 +272,7 @@ export class ModelHost {
       const full = this.frames.length + added.length >= c.frameCapacity;
       if (full || used + count > c.fragmentCapacity) throw new Refused(E.TOO_MANY);
       const bytes = external.slice(at + dataAt, at + dataAt + dataBytes);
-      added.push({ ...infos, bytes, hash: 0, transaction: this.transactions.length, fragments: count });
+      added.push({ ...infos, bytes, hash: 0, hashInfo: 0, transaction: this.transactions.length, fragments: count });
       at += length;
     }
   }
@@ -329,14 +330,15 @@ export class ModelHost {
         continue;
       }
       const bytes = frame.bytes.slice();
-      // No bit says "UDP checksum not filled in": it is finished here.
-      if (parts === 1 && frame.flags & F.TX_UDP_CHECKSUM)
-        finishChecksums(bytes, frame.flags & F.TX_UDP_CHECKSUM, frame.l4Offset);
+      // No bit says "UDP checksum not filled in": it is finished here, and right then.
+      const udp = parts === 1 && (frame.flags & F.TX_UDP_CHECKSUM) !== 0;
+      const right = udp && finishChecksums(bytes, F.TX_UDP_CHECKSUM, frame.l4Offset);
+      const seen = right ? { ...frame, flags: (frame.flags & ~F.RX_L4_BAD) | F.UDP | F.RX_L4_GOOD } : frame;
       if (tso) restoreLength(bytes, bytes.length, (frame.flags & F.IPV6) !== 0);
       for (let part = 0; part < parts; part++) {
         const index = this.freeData.pop()!;
         const place = 1 | (part === 0 ? 2 : 0) | (part === parts - 1 ? 4 : 0);
-        this.#fill(index, frame, bytes.subarray(part * room, (part + 1) * room), parts > 1 ? place : 0);
+        this.#fill(index, seen, bytes.subarray(part * room, (part + 1) * room), parts > 1 ? place : 0);
         batch.push(index);
       }
       if (parts > 1) this.#count('rxCoalesced');
@@ -354,7 +356,7 @@ export class ModelHost {
     const { c } = this;
     const infos: Info[] = [{ type: 0, value: receiveChecksum(frame.flags) }];
     if (frame.flags & F.VLAN) infos.push({ type: 6, value: vlanToInfo(frame.vlanTci) });
-    if (frame.flags & F.HASH) infos.push({ type: 8, value: frame.hash });
+    if (frame.flags & F.HASH) infos.push({ type: 8, value: frame.hash }, { type: 9, value: frame.hashInfo });
     if (place) infos.push({ type: 0x80000001, value: 1 | (place << 8) });
     const at = c.receiveBuffer + index * c.suballocationBytes;
     this.#memory.bytes.set(rndisHead(c.suballocationBytes, FRAME_AT, bytes.length, infos), at);

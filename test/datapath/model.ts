@@ -195,20 +195,21 @@ export function finishIpv4Header(frame: Uint8Array): void {
 }
 
 /** What flags ask for, filled in; for well-formed packets without IPv6 extension headers. */
-export function finishChecksums(frame: Uint8Array, flags: number, l4Offset: number): void {
+export function finishChecksums(frame: Uint8Array, flags: number, l4Offset: number): boolean {
   const v4 = get16(frame, 12) === 0x0800;
   const l4 = v4 ? 14 + (frame[14]! & 15) * 4 : 54;
   const transport = flags & (PACKET_FLAG.TX_TCP_CHECKSUM | PACKET_FLAG.TX_UDP_CHECKSUM);
-  if (transport && l4Offset !== 0 && l4Offset !== l4) return;
+  if (transport && l4Offset !== 0 && l4Offset !== l4) return false;
   if (v4 && flags & PACKET_FLAG.TX_IP_CHECKSUM) finishIpv4Header(frame);
   const udp = (flags & PACKET_FLAG.TX_UDP_CHECKSUM) !== 0 && !(flags & PACKET_FLAG.TX_TCP_CHECKSUM);
-  if (!udp && !(flags & PACKET_FLAG.TX_TCP_CHECKSUM)) return;
+  if (!udp && !(flags & PACKET_FLAG.TX_TCP_CHECKSUM)) return true;
   const end = v4 ? 14 + get16(frame, 16) : 54 + get16(frame, 18);
   const body = frame.subarray(l4, end);
   const field = udp ? 6 : 16;
   put16(body, field, 0);
   const sum = ~sum16(body, sum16(addressesOf(frame)) + (udp ? 17 : 6) + body.length) & 0xffff;
   put16(body, field, udp && sum === 0 ? 0xffff : sum);
+  return true;
 }
 
 /** What an LSO sender leaves to the host: lengths and IP checksum 0, TCP checksum = pseudo header without length. */

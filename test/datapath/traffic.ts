@@ -116,5 +116,13 @@ export function incoming(of: Shape): ModelFrame {
   const verdicts = [0, F.RX_L4_GOOD, F.RX_L4_BAD, F.RX_IP_GOOD, F.RX_IP_BAD, F.RX_L4_GOOD | F.RX_IP_GOOD];
   flags |= verdicts[of.seed % verdicts.length]!;
   flags |= (of.vlan === null ? 0 : F.VLAN) | (of.hash === null ? 0 : F.HASH);
-  return { bytes, flags, vlanTci: of.vlan ?? 0, mss: of.mss, l4Offset: of.wrong ?? l4, hash: of.hash ?? 0 };
+  return {
+    bytes,
+    flags,
+    vlanTci: of.vlan ?? 0,
+    mss: of.mss,
+    l4Offset: of.wrong ?? l4,
+    hash: of.hash ?? 0,
+    hashInfo: of.hash === null ? 0 : 0x101,
+  };
 }

@@ -306,7 +306,7 @@ export class World {
       if (end > this.#inject + INJECT_BYTES) break;
       const put = (address: number, value: number) => this.#both(address, new Uint8Array(Uint32Array.of(value).buffer));
       this.#both(at, new Uint8Array(FRAME.bytes));
-      for (const name of ['flags', 'vlanTci', 'mss', 'l4Offset', 'hash'] as const)
+      for (const name of ['flags', 'vlanTci', 'mss', 'l4Offset', 'hash', 'hashInfo'] as const)
         put(at + FRAME.at[name], frame[name]);
       put(at + FRAME.at.length, frame.bytes.length);
       put(at + FRAME.at.fragments, at + FRAME.bytes);

@@ -7,7 +7,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { runEnvironment } from '../../src/apps/run/run.js';
 import { machineName, Peer, startHost } from '../lifecycle/processes.js';
-import { buildDpdkProgram, noDpdkBuild } from './build.js';
+import { buildPmd, noDpdkBuild } from './dpdk.js';
 import type { RootPeerOptions } from './root-peer.js';
 
 const TESTPMD = '/usr/bin/dpdk-testpmd';
@@ -73,7 +73,7 @@ test('a DPDK program without --iova-mode sends back every byte, large frames by 
   // DPDK takes every device that it finds: ours comes after it.
   writeFileSync(`${bus}/drivers/uio_hv_generic/unbind`, ours!.uuid);
   await until('the device is unbound', () => !existsSync(`${bus}/devices/${ours!.uuid}/uio`));
-  await startDpdk(t, machine, [buildDpdkProgram(t, 'reflect')], 'started');
+  await startDpdk(t, machine, [buildPmd('test/peers/reflect.c')], 'started');
   writeFileSync(`${bus}/drivers/uio_hv_generic/bind`, ours!.uuid);
   await until('the device is bound', () => existsSync(`${bus}/devices/${ours!.uuid}/uio`));
   const phases = [{ mtu: 1500, queues: 1, frames: 5000 }];

@@ -20,7 +20,7 @@ import { openUioDevice } from '../../src/vmbus/uio/device.js';
 import { parseMac } from '../../src/wire/address-text.js';
 import { machineName } from '../lifecycle/processes.js';
 import { Bystander } from '../peers-hostile/bystander.js';
-import { buildDpdkProgram, noDpdkBuild } from './build.js';
+import { buildPmd, noDpdkBuild } from './dpdk.js';
 
 const POOL = '/proc/sys/vm/nr_hugepages';
 /** Pages of 2 MiB that DPDK gets, and some more for its alignments. */
@@ -99,7 +99,7 @@ class Mirror {
     const files = ['--huge-dir', huge, '--huge-unlink', '--no-shconf', `--file-prefix=${machine}`];
     const eal = [...(memory === 'files' ? files : ['--in-memory']), '--no-pci', '--no-telemetry'];
     const mount = `mkdir ${huge} && mount -t hugetlbfs none ${huge} && exec "$@"`;
-    const command = [buildDpdkProgram(t, 'reflect'), ...eal, '-m', String(MEMORY_MB), '-l', '0', '--', ...words];
+    const command = [buildPmd('test/peers/reflect.c'), ...eal, '-m', String(MEMORY_MB), '-l', '0', '--', ...words];
     this.#child = spawn('unshare', ['-m', '--propagation', 'private', 'sh', '-c', mount, 'sh', ...command], {
       stdio: ['ignore', file, file],
       env: runEnvironment(machine),

@@ -11,6 +11,7 @@ const DATA_AT: u32 = 256; // where a frame begins in its suballocation
 const TAIL: u32 = 36; // unusable: a bug of Windows' netvsc
 const TRANSFER_HEADER: u32 = 24; // descriptor and transfer-page header
 const NONE: u32 = 0xffffffff;
+const UNFINISHED: u32 = L.PACKET_FLAG_TX_TCP_CHECKSUM | L.PACKET_FLAG_TX_UDP_CHECKSUM;
 
 /** Ring bytes that receive traffic leaves free, for completions (facts/hyper-v-host.md 1.3). */
 const SPARE: u32 = 2048;
@@ -172,6 +173,14 @@ function checksumInfo(flags: u32): u32 {
   return word;
 }
 
+/** There is no "value invalid" bit for UDP: it is finished in our own copy, at `at`, and thus known to be right; what is no
+ *  UDP packet stays unverified. */
+function finishUdp(frame: u32, at: u32, flags: u32, bytes: u32): void {
+  if (checksumFinish(at, bytes, flags & ~L.PACKET_FLAG_TX_IP_CHECKSUM, load<u32>(frame, L.FRAME_L4_OFFSET)) == 0) return;
+  const others = checksumInfo(flags & ~(L.PACKET_FLAG_RX_L4_GOOD | L.PACKET_FLAG_RX_L4_BAD));
+  putPpi(at - DATA_AT + PACKET_HEADER, L.PPI_TYPE_CHECKSUM, others | L.PPI_RX_CHECKSUM_UDP_SUCCEEDED);
+}
+
 /** An LSO sender leaves the IP length zero (facts/linux-guest.md 3.1); a receiver of the whole packet needs it. */
 function restoreLength(at: u32, flags: u32, bytes: u32): void {
   if (flags & L.PACKET_FLAG_IPV6) store<u16>(at + 18, bswap<u16>(<u16>(bytes - 54)));
@@ -183,7 +192,11 @@ function fill(ch: u32, frame: u32, flags: u32, bytes: u32, piece: u32): u32 {
   const at = takeSuballocation(ch);
   let info = putPpi(at + PACKET_HEADER, L.PPI_TYPE_CHECKSUM, checksumInfo(flags));
   if (flags & L.PACKET_FLAG_VLAN) info = putPpi(info, L.PPI_TYPE_VLAN, vlanInfo(load<u32>(frame, L.FRAME_VLAN_TCI)));
-  if (flags & L.PACKET_FLAG_HASH) info = putPpi(info, L.PPI_TYPE_HASH_VALUE, load<u32>(frame, L.FRAME_HASH));
+  if (flags & L.PACKET_FLAG_HASH) {
+    // DPDK takes the value only together with the other one.
+    info = putPpi(info, L.PPI_TYPE_HASH_VALUE, load<u32>(frame, L.FRAME_HASH));
+    info = putPpi(info, L.PPI_TYPE_HASH_INFO, load<u32>(frame, L.FRAME_HASH_INFO));
+  }
   if (piece != 0) info = putPpi(info, L.PPI_TYPE_PACKET_ID, 1 | (piece << 8));
   putPacketHeader(at, load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_BYTES), DATA_AT, bytes, info - at - PACKET_HEADER);
   copyFrame(at + DATA_AT, bytes);
@@ -223,8 +236,7 @@ export function hostSend(ch: u32, list: u32, n: u32): u32 {
     fragmentOffset = 0;
     if (whole) {
       const at = fill(ch, frame, flags, length, 0);
-      // There is no "value invalid" bit for UDP: finish it, in our own copy.
-      if (flags & L.PACKET_FLAG_TX_UDP_CHECKSUM) checksumFinish(at, length, flags & ~L.PACKET_FLAG_TX_IP_CHECKSUM, load<u32>(frame, L.FRAME_L4_OFFSET));
+      if ((flags & UNFINISHED) == L.PACKET_FLAG_TX_UDP_CHECKSUM) finishUdp(frame, at, flags, length);
       if (flags & L.PACKET_FLAG_TX_TSO) restoreLength(at, flags, length);
     } else {
       let left = length;

@@ -3,7 +3,16 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PortError } from '../../ethdev/errors.js';
 import { affinity } from '../../memory/os/process.js';
+import { conformance } from '../conformance.js';
 import { initEal } from '../platform.js';
+
+conformance({
+  name: 'net_null',
+  async open(words) {
+    const eal = await initEal([...words, '--vdev', 'net_null0']);
+    return { eal, port: eal.port('net_null0'), close: () => eal.close() };
+  },
+});
 
 async function started(words: string[]) {
   const eal = await initEal([...words, '--vdev', 'net_null0,size=100', '-m', '16']);

@@ -1,6 +1,6 @@
 // A machine directory: the tree of DESIGN.md "The one surface", made and served by a host. Other processes find and open
 // its devices by file names; the maps are sealed memory files that they reach through /proc/<pid>/fd links.
-import { closeSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
 import { createSealedMemory, linkSealedMemory } from '../../memory/os/memfd.js';
 import { listenUnix } from '../../memory/os/socket.js';
@@ -18,8 +18,8 @@ import { MONITOR_NONE } from './scan.js';
 /** A NIC of the machine. Sizes in bytes, whole pages. */
 export interface MachineNic {
   readonly uuid: string;
-  /** Channel id, 1..2047. */
-  readonly relid: number;
+  /** Channel id, 1..2047; default the lowest that is free. */
+  readonly relid?: number;
   /** Both rings with their control pages (default 4 MiB). */
   readonly ringBytes?: number;
   /** The same of each subchannel (default 4 MiB, as a kernel makes them). */
@@ -43,12 +43,16 @@ export interface MachineOptions {
 export interface Machine {
   /** What guests get as their root. */
   readonly path: string;
-  /** In the order of the options' NICs. */
+  /** In the order in which they came, those of the options first. */
   readonly offers: readonly UioOffer[];
   /** Which driver has which device. */
   readonly drivers: DriverCore;
   /** About once a millisecond: does what was written to the files of /sys/bus/vmbus. */
   tick(): void;
+  /** A device that comes while the machine runs. Throws VmbusError. */
+  add(nic: MachineNic): UioOffer;
+  /** Withdraws a device and gives back what it had; a guest that has it open is told by a rescind and keeps its own mappings. */
+  remove(uuid: string): void;
   /** Withdraws all devices and removes the directory. */
   close(): void;
 }
@@ -67,8 +71,10 @@ const DEFAULT_LIMITS: GuestPagesLimits = {
 /** Makes the directory of a machine and listens for guests. Throws VmbusError, with everything undone. */
 export function createMachine(arena: Arena, options: MachineOptions): Machine {
   const undo: (() => void)[] = [];
-  const close = () => {
-    for (const action of undo.splice(0).reverse()) action();
+  const close = () => unwind(undo);
+  const failed = (cause: unknown) => {
+    if (cause instanceof VmbusError) return cause;
+    return new VmbusError(`machine ${options.name}: ${(cause as Error).message}`, { cause });
   };
   try {
     const directory = createMachineDirectory(options.name);
@@ -82,18 +88,43 @@ export function createMachine(arena: Arena, options: MachineOptions): Machine {
       root: directory.path,
       limits: { ...DEFAULT_LIMITS, ...options.limits },
       drivers,
-      relids: new Set(options.nics.map(({ relid }) => relid)),
+      relids: new Set(),
       monitors: new Set(),
+      nodes: new Set(),
     };
-    const offers = options.nics.map((nic, index) => {
-      return addNic(context, nic, index, undo);
+    const offers: UioOffer[] = [];
+    const holdings = new Map<string, (() => void)[]>();
+    const add = (nic: MachineNic) => {
+      const its: (() => void)[] = [];
+      try {
+        const offer = addNic(context, nic, its);
+        offers.push(offer);
+        holdings.set(nic.uuid, its);
+        return offer;
+      } catch (cause) {
+        unwind(its);
+        throw failed(cause);
+      }
+    };
+    const remove = (uuid: string) => {
+      unwind(holdings.get(uuid) ?? []);
+      holdings.delete(uuid);
+      offers.splice(0, offers.length, ...offers.filter((offer) => offer.uuid !== uuid));
+    };
+    undo.push(() => {
+      for (const { uuid } of offers.toReversed()) remove(uuid);
     });
-    return { path: directory.path, offers, drivers, tick: () => drivers.tick(), close };
+    for (const nic of options.nics) add(nic);
+    return { path: directory.path, offers, drivers, tick: () => drivers.tick(), add, remove, close };
   } catch (cause) {
     close();
-    if (cause instanceof VmbusError) throw cause;
-    throw new VmbusError(`machine ${options.name}: ${(cause as Error).message}`, { cause });
+    throw failed(cause);
   }
+}
+
+/** Does what undoes the steps done, the last step first. */
+function unwind(undo: (() => void)[]): void {
+  for (const action of undo.splice(0).reverse()) action();
 }
 
 /** What the NICs of a machine share. */
@@ -102,15 +133,25 @@ interface MachineContext {
   readonly root: string;
   readonly limits: GuestPagesLimits;
   readonly drivers: DriverCore;
-  /** Channel ids and monitor ids in use. */
+  /** Channel ids, monitor ids and numbers of /dev/uioN in use. */
   readonly relids: Set<number>;
   readonly monitors: Set<number>;
+  readonly nodes: Set<number>;
 }
 
-function addNic(context: MachineContext, nic: MachineNic, index: number, undo: (() => void)[]): UioOffer {
-  const { arena, root, limits, drivers } = context;
+function addNic(context: MachineContext, nic: MachineNic, undo: (() => void)[]): UioOffer {
+  const { arena, root, limits, drivers, relids, monitors, nodes } = context;
+  const { uuid, relid = freeRelid(context) } = nic;
+  const device = `${root}/sys/bus/vmbus/devices/${uuid}`;
+  if (existsSync(device)) throw new VmbusError(`vmbus ${uuid}: there is a device of that id`);
+  if (relids.has(relid)) throw new VmbusError(`vmbus ${uuid}: channel id ${relid} is in use`);
+  relids.add(relid);
+  undo.push(() => relids.delete(relid));
+  let index = 0;
+  while (nodes.has(index)) index++;
+  nodes.add(index);
+  undo.push(() => nodes.delete(index));
   const uio = `uio${index}`;
-  const { uuid, relid } = nic;
   const gpadls = [FIRST_GPADL + 2 * index, FIRST_GPADL + 2 * index + 1] as const;
   const sizes = [
     nic.ringBytes ?? 4 << 20,
@@ -137,8 +178,8 @@ function addNic(context: MachineContext, nic: MachineNic, index: number, undo: (
   const { first, second } = splitRings(rings.address, rings.bytes);
   const takeMonitor = () => freeMonitor(context, monitor.address);
   const monitorId = takeMonitor();
+  if (monitorId !== undefined) undo.push(() => monitors.delete(monitorId));
 
-  const device = `${root}/sys/bus/vmbus/devices/${uuid}`;
   writeAttributes(device, uuid, relid);
   writeMonitorId(device, monitorId);
   writeChannel(`${device}/channels/${relid}`, 0, monitorId, rings.file);
@@ -206,9 +247,7 @@ interface SubchannelPlan {
 function addSubchannel(context: MachineContext, plan: SubchannelPlan): SubchannelParts {
   const { arena, relids, monitors } = context;
   const { name, channels, subchannelId, bytes } = plan;
-  let relid = 1;
-  while (relids.has(relid)) relid++;
-  if (relid > RELID_MAX) throw new VmbusError(`all ${RELID_MAX} channel ids are in use`);
+  const relid = freeRelid(context);
   const file = createSealedMemory(`netvsc ${name}`, bytes).fd;
   let address: number;
   try {
@@ -240,6 +279,13 @@ function addSubchannel(context: MachineContext, plan: SubchannelPlan): Subchanne
       if (monitorId !== undefined) monitors.delete(monitorId);
     },
   };
+}
+
+function freeRelid({ relids }: MachineContext): number {
+  let relid = 1;
+  while (relids.has(relid)) relid++;
+  if (relid > RELID_MAX) throw new VmbusError(`all ${RELID_MAX} channel ids are in use`);
+  return relid;
 }
 
 /** The lowest monitor id that is free, with the usual latency in this NIC's page. */
