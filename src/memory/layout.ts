@@ -208,7 +208,8 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   nvspBytes: 'u32', // payload bytes of an NVSP message that we send (28, or 40 from 6.1)
   maxPacketsPerMessage: 'u32', // from the host's RNDIS initialize completion, at least 1
   packetAlignment: 'u32', // bytes, power of two
-  copyLimit: 'u32', // a larger message goes by GPA ranges
+  copyLimit: 'u32', // packets whose message without per-packet info is larger go by GPA ranges where they can
+  sectionLimit: 'u32', // longest message that a section takes, 0 = copyLimit
   maxFrameBytes: 'u32', // MTU + 14 (+ nothing): longer frames without TSO are refused
   offloads: 'u32', // OFFLOAD bits that the host granted
   lsoMax4: 'u32', // largest LSO send in bytes that the host takes

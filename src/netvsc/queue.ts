@@ -29,7 +29,15 @@ const COMPLETION_COUNT = GUEST_QUEUE.at.completionCount >>> 2;
 /** What attach settles on the primary channel and subchannels take over. */
 const NEGOTIATED = [
   ...['nvspBytes', 'receiveBuffer', 'receiveBytes', 'receiveSectionBytes', 'receiveBufferId'],
-  ...['sendBuffer', 'sendSectionBytes', 'sendSections', 'maxPacketsPerMessage', 'packetAlignment', 'copyLimit'],
+  ...[
+    'sendBuffer',
+    'sendSectionBytes',
+    'sendSections',
+    'maxPacketsPerMessage',
+    'packetAlignment',
+    'copyLimit',
+    'sectionLimit',
+  ],
   ...['maxFrameBytes', 'softwareMtu', 'lsoMax4', 'lsoMax6', 'offloads', 'rxPool', 'rxLargePool', 'rxChains'],
   ...['pfnTable', 'pfnBase', 'pfnPages'],
 ] as readonly QueueCell[];

@@ -148,6 +148,7 @@ export class Session {
     queue.set('maxPacketsPerMessage', init.maxPackets);
     queue.set('packetAlignment', init.alignment);
     const copyMost = Math.max(0, Math.min(send.sectionBytes - init.alignment, init.maxTransferBytes));
+    queue.set('sectionLimit', copyMost);
     queue.set('copyLimit', Math.min(copyMost, this.#options.copyLimit ?? copyMost));
 
     const hostMtu = await rndis.maxFrameBytes();

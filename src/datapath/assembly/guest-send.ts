@@ -3,8 +3,9 @@
 import { checksumFinish } from './checksum';
 import { copyBytes } from './copy';
 import * as L from './generated';
+import { sendDirect } from './guest-direct';
 import { freeChain, freeOwn } from './pool';
-import { closePacket, count, MAX_PACKET, openPacket, ringFree, ringPublish, ringRoom, storeDescriptor } from './ring';
+import { closePacket, count, openPacket, ringFree, ringPublish, ringRoom, storeDescriptor } from './ring';
 import { PACKET_HEADER, PPI_SIZE, putNvspData, putPacketHeader, putPpi, vlanInfo } from './rndis';
 import { fillSlot, openSection, outstanding, REFUSED, takeSlot } from './send-slots';
 
@@ -16,10 +17,10 @@ const SPECIAL: u32 =
 const MAX_HEADER_OFFSET: u32 = 1023;
 
 // How prepare() decided to send the packet at hand.
-let wantsLso: bool = false;
+export let wantsLso: bool = false;
 let wantsChecksum: bool = false; // by the host
-let softwareChecksum: bool = false;
-let infoBytes: u32 = 0;
+export let softwareChecksum: bool = false;
+export let infoBytes: u32 = 0;
 
 /** Which offload bit the packet's checksum needs. */
 @inline
@@ -76,7 +77,7 @@ function prepare(q: u32, mbuf: u32, flags: u32, bytes: u32): bool {
 }
 
 /** Writes RNDIS header and per-packet info at `at`, in the order a Linux guest uses: hash, VLAN, LSO or checksum. */
-function putHeaders(at: u32, mbuf: u32, flags: u32, bytes: u32): void {
+export function putHeaders(at: u32, mbuf: u32, flags: u32, bytes: u32): void {
   putPacketHeader(at, PACKET_HEADER + infoBytes + bytes, PACKET_HEADER + infoBytes, bytes, infoBytes);
   let info = at + PACKET_HEADER;
   if (flags & L.PACKET_FLAG_HASH) info = putPpi(info, L.PPI_TYPE_HASH_VALUE, load<u32>(mbuf, L.MBUF_HASH));
@@ -95,7 +96,7 @@ function putHeaders(at: u32, mbuf: u32, flags: u32, bytes: u32): void {
 }
 
 /** LSO wants the lengths zero and the TCP checksum field seeded with the sum of a pseudo header without length. */
-function seedLso(data: u32, l4: u32, flags: u32): void {
+export function seedLso(data: u32, l4: u32, flags: u32): void {
   let sum: u32 = 6 << 8; // protocol TCP, in the byte order of the sum below
   let from: u32;
   let words: u32;
@@ -115,13 +116,13 @@ function seedLso(data: u32, l4: u32, flags: u32): void {
   store<u16>(data + l4 + 16, <u16>sum);
 }
 
-function blocked(q: u32, bytes: u32): void {
+export function blocked(q: u32, bytes: u32): void {
   store<u32>(q, bytes, L.CHANNEL_END_BLOCKED);
   count(q + L.GUEST_QUEUE_RING_FULL, 1);
 }
 
 /** Sends the open section as one message. False = no room (or no slot): it stays open for the next time. */
-function flushSection(q: u32): bool {
+export function flushSection(q: u32): bool {
   const section = load<u32>(q, L.GUEST_QUEUE_SECTION);
   if (section == L.NO_SECTION) return true;
   const payload = load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES);
@@ -188,6 +189,7 @@ function sendCopied(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
     to += length;
   }
   if (softwareChecksum) checksumFinish(at + PACKET_HEADER + infoBytes, bytes, flags, load<u32>(mbuf, L.MBUF_L4_OFFSET));
+  if (wantsLso) seedLso(at + PACKET_HEADER + infoBytes, load<u32>(mbuf, L.MBUF_L4_OFFSET), flags);
   store<u32>(q, at, L.GUEST_QUEUE_SECTION_LAST);
   store<u32>(q, used + message, L.GUEST_QUEUE_SECTION_USED);
   store<u32>(q, load<u32>(q, L.GUEST_QUEUE_SECTION_PACKETS) + 1, L.GUEST_QUEUE_SECTION_PACKETS);
@@ -197,91 +199,35 @@ function sendCopied(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
   return 1;
 }
 
-/** Pages that `bytes` bytes at `address` touch. */
-@inline
-function pagesOf(address: u32, bytes: u32): u32 {
-  return ((address & 4095) + bytes + 4095) >>> 12;
-}
-
-/** Sends a packet by guest-page ranges. The RNDIS header goes into the first segment's headroom, so that header and
- *  first data are one range: hosts refuse a header that is split over two. 1 = done, 0 = try later, -1 = cannot. */
-function sendDirect(q: u32, mbuf: u32, flags: u32, bytes: u32): i32 {
-  if (!flushSection(q)) return 0;
-  const header = PACKET_HEADER + infoBytes;
-  const data = load<u32>(mbuf, L.MBUF_DATA);
-  const start = data - header;
-  const base = load<u32>(q, L.GUEST_QUEUE_PFN_BASE);
-  const limit = base + (load<u32>(q, L.GUEST_QUEUE_PFN_PAGES) << 12);
-  if (start < load<u32>(mbuf, L.MBUF_BUFFER)) return -1;
-  let ranges: u32 = 0;
-  let extended: u32 = 8;
-  for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) {
-    const lead: u32 = segment == mbuf ? header : 0;
-    const at = load<u32>(segment, L.MBUF_DATA) - lead;
-    const length = load<u32>(segment, L.MBUF_DATA_LENGTH) + lead;
-    if (length == 0) continue;
-    if (at < base || at >= limit || length > limit - at) return -1;
-    extended += 8 + (pagesOf(at, length) << 3);
-    if (++ranges > 64) return -1;
-  }
-  const payload = (load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES) + 7) & ~7;
-  const total = L.SIZEOF_WIRE_PACKET_DESCRIPTOR + extended + payload + 8;
-  const needed = total + load<u32>(q, L.CHANNEL_END_SPARE);
-  // What an empty ring could not take would block all that follow for good.
-  if (total > MAX_PACKET || needed > load<u32>(q, L.CHANNEL_END_WRITE_SIZE) - 8) return -1;
-  if (!ringRoom(q, needed)) {
-    blocked(q, needed);
-    return 0;
-  }
-  if (softwareChecksum) {
-    // A chain's checksum is only computed while copying it: wait for a section, unless it is too large for one.
-    if (load<u32>(mbuf, L.MBUF_NEXT) != 0) return header + bytes <= load<u32>(q, L.GUEST_QUEUE_COPY_LIMIT) ? 0 : -1;
-    checksumFinish(data, bytes, flags, load<u32>(mbuf, L.MBUF_L4_OFFSET));
-  }
-  const slot = takeSlot(q);
-  if (slot == REFUSED) return 0;
-  if (wantsLso) seedLso(data, load<u32>(mbuf, L.MBUF_L4_OFFSET), flags);
-  putHeaders(start, mbuf, flags, bytes);
-  const id = fillSlot(q, slot, L.NO_SECTION, mbuf, 1, bytes);
-  const at = openPacket(q, total);
-  storeDescriptor(at, 9, L.SIZEOF_WIRE_PACKET_DESCRIPTOR + extended, total - 8, 1, id, L.TX_TRANSACTION);
-  store<u32>(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR, 0);
-  store<u32>(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR + 4, ranges);
-  let to = at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR + 8;
-  const table = load<u32>(q, L.GUEST_QUEUE_PFN_TABLE);
-  for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) {
-    const lead: u32 = segment == mbuf ? header : 0;
-    const from = load<u32>(segment, L.MBUF_DATA) - lead;
-    const length = load<u32>(segment, L.MBUF_DATA_LENGTH) + lead;
-    if (length == 0) continue;
-    const pages = pagesOf(from, length);
-    store<u32>(to, length);
-    store<u32>(to + 4, from & 4095);
-    copyBytes(to + 8, table + (((from - base) >>> 12) << 3), pages << 3);
-    to += 8 + (pages << 3);
-  }
-  putNvspData(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR + extended, load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES), L.NO_SECTION, 0);
-  closePacket(q, at, total);
-  count(q + L.GUEST_QUEUE_RING_PACKETS_OUT, 1);
-  count(q + L.GUEST_QUEUE_TX_MESSAGES, 1);
-  count(q + L.GUEST_QUEUE_TX_DIRECT, 1);
-  return 1;
-}
-
 // What this burst adds to the counters.
 let sentPackets: u32 = 0;
 let sentBytes: u32 = 0;
 let copied: u32 = 0;
 let copiedMessages: u32 = 0;
 
+/** Do the segments add up to what the packet says it has? */
+@inline
+function addsUp(mbuf: u32, bytes: u32): bool {
+  let sum: u32 = 0;
+  for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) sum += load<u32>(segment, L.MBUF_DATA_LENGTH);
+  return sum == bytes;
+}
+
 /** Sends one packet. 1 = taken (sent, or dropped and counted), 0 = try later. */
 function sendOne(q: u32, mbuf: u32): i32 {
   const flags = load<u32>(mbuf, L.MBUF_FLAGS);
   const bytes = load<u32>(mbuf, L.MBUF_PACKET_LENGTH);
   let sent = -1;
-  if (prepare(q, mbuf, flags, bytes)) {
-    if (!wantsLso && PACKET_HEADER + infoBytes + bytes <= load<u32>(q, L.GUEST_QUEUE_COPY_LIMIT)) sent = sendCopied(q, mbuf, flags, bytes);
-    if (sent < 0) sent = sendDirect(q, mbuf, flags, bytes);
+  if (prepare(q, mbuf, flags, bytes) && addsUp(mbuf, bytes)) {
+    const copyLimit = load<u32>(q, L.GUEST_QUEUE_COPY_LIMIT);
+    const sectionLimit = load<u32>(q, L.GUEST_QUEUE_SECTION_LIMIT);
+    const fits = PACKET_HEADER + infoBytes + bytes <= (sectionLimit != 0 ? sectionLimit : copyLimit);
+    if (!wantsLso && fits && PACKET_HEADER + bytes <= copyLimit) sent = sendCopied(q, mbuf, flags, bytes);
+    if (sent < 0) {
+      sent = sendDirect(q, mbuf, flags, bytes);
+      // What the host cannot read, or must not be changed where it is, is copied; it waits for a section.
+      if (sent < 0 && fits) sent = sendCopied(q, mbuf, flags, bytes) == 1 ? 1 : 0;
+    }
   }
   if (sent == 0) {
     count(q + L.GUEST_QUEUE_TX_BUSY, 1);

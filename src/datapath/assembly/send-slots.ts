@@ -48,6 +48,12 @@ export function finishSend(q: u32, id: u32, success: bool): bool {
   return true;
 }
 
+/** Takes takeSlot() back. */
+@inline
+export function returnSlot(q: u32): void {
+  store<u32>(q, load<u32>(q, L.GUEST_QUEUE_FREE_SLOT_COUNT) + 1, L.GUEST_QUEUE_FREE_SLOT_COUNT);
+}
+
 function releaseSlot(q: u32, slot: u32): void {
   const at = slotAt(q, slot);
   const section = load<u32>(at, L.TX_SLOT_SECTION);
