@@ -176,7 +176,7 @@ test('without -i it forwards until a signal or a key ends it', { skip }, async (
 
 test('streams over several queues, by queue, and the counters of each', { skip }, async () => {
   const conversation = new Conversation([...EAL, '--', '-i', '--rxq=2', '--txq=2', '--total-num-mbufs=4096']);
-  conversation.type('start');
+  conversation.type('set flush_rx off', 'start');
   await conversation.counted('RX');
   conversation.type('stop', 'show port xstats 0', 'port stop all', 'port config all rxq 1', 'port config all txq 1');
   conversation.type('port start all', 'show config fwd', 'quit');
@@ -227,6 +227,7 @@ test('what is in use cannot be changed, and says so', { skip }, async () => {
       'port close 1',
       'port start 9',
       'port config mtu 1 1400',
+      'show port info 7',
       'quit',
     ],
   );
