@@ -1,4 +1,5 @@
 // show and clear.
+import { PortError } from '../../../ethdev/errors.js';
 import type { DescriptorStatus } from '../../../ethdev/types.js';
 import { coresText, planText, rxTxText, segmentsText } from '../config-text.js';
 import type { Command, Words } from '../grammar.js';
@@ -88,15 +89,17 @@ async function showDescriptor(session: Session, words: Words): Promise<void> {
   else session.out.print(`Desc status = ${status}`);
 }
 
-/** Only rx queues can be asked. */
 async function showUsed(session: Session, words: Words): Promise<void> {
   const test = session.find(words.number(0));
   if (!test) return;
-  const queue = words.number(1);
+  const rx = words.text(1) === 'rxq';
+  const queue = words.number(2);
   const failure = await attempt(() => {
+    if (!rx) throw new PortError('ENOTSUP', `tx queue ${queue}`, 'transmit queues do not tell');
     session.out.print(`RxQ ${queue} used desc count = ${test.port.rxQueueCount(queue)}`);
   });
-  if (failure) session.out.complain(`Rx queue count get failed rc=-${failure.number} queue_id=${queue}`);
+  if (failure)
+    session.out.complain(`${rx ? 'Rx' : 'Tx'} queue count get failed rc=-${failure.number} queue_id=${queue}`);
 }
 
 function showOffloads(session: Session, words: Words): void {
@@ -177,7 +180,7 @@ export const showCommands: readonly Command[] = [
     run: showDescriptor,
   },
   {
-    ...{ pattern: 'show port <port> rxq <queue> desc used count', section: 'display', text: 'Packets that wait.' },
+    ...{ pattern: 'show port <port> rxq|txq <queue> desc used count', section: 'display', text: 'Packets that wait.' },
     run: showUsed,
   },
   {
