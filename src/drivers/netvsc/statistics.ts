@@ -93,7 +93,9 @@ export class PortStatistics {
       const counters = this.#counters(queue);
       const { packets, bytes, errors } = this.queue(queue).rx;
       const full = { ring: counters.rxMissed ?? 0, channel: counters.rxCompletionsDelayed ?? 0 };
-      list.push(...usual(`rx_q${queue}_`, { packets, bytes, errors }, full, counters, 'rx'));
+      const rx = usual(`rx_q${queue}_`, { packets, bytes, errors }, full, counters, 'rx');
+      // One of the generic ones in front has the name, too.
+      list.push(...rx.filter(([name]) => name !== `rx_q${queue}_errors`));
       list.push(...named(`rx_q${queue}_`, RX_MORE, counters));
     }
     return list;
