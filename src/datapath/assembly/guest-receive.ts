@@ -5,6 +5,7 @@ import { appendChain } from './chain';
 import { copyBytes } from './copy';
 import { putEvent } from './event';
 import * as L from './generated';
+import { endLoan, lend, takeReturned } from './guest-loans';
 import { abandonSends, finishSend, guestSend } from './guest-send';
 import { freeChain, take } from './pool';
 import {
@@ -153,6 +154,12 @@ function describe(q: u32, mbuf: u32): void {
   }
 }
 
+/** Nothing is to be written to the frame that the infos describe. */
+@inline
+function mayLend(q: u32): bool {
+  return (infoFlags & load<u32>(q, L.GUEST_QUEUE_LEND_NOT)) == 0 && !infoIpUnfinished;
+}
+
 /** One piece of a coalesced packet. Returns the mbuf when it was the last. */
 function addFragment(q: u32, from: u32, bytes: u32): u32 {
   let mbuf = load<u32>(q, L.GUEST_QUEUE_COALESCING);
@@ -242,16 +249,21 @@ function receiveFrame(q: u32, at: u32, bytes: u32): u32 {
   } else {
     dropCoalescing(q);
     if (dataBytes < 14) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
-    mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_POOL));
-    if (mbuf == 0) return 0;
-    if (dataBytes > tailroom(mbuf)) {
-      mbuf = receiveLong(q, mbuf, from, dataBytes);
+    mbuf = 0;
+    // Unsigned: from 0 on there is none.
+    if (load<u32>(q, L.GUEST_QUEUE_LEND_FROM) - 1 < dataBytes && mayLend(q)) mbuf = lend(q, from, dataBytes);
+    if (mbuf == 0) {
+      mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_POOL));
       if (mbuf == 0) return 0;
-    } else {
-      copyBytes(load<u32>(mbuf, L.MBUF_DATA), from, dataBytes);
-      store<u32>(mbuf, dataBytes, L.MBUF_DATA_LENGTH);
-      store<u32>(mbuf, dataBytes, L.MBUF_PACKET_LENGTH);
-    }
+      if (dataBytes > tailroom(mbuf)) {
+        mbuf = receiveLong(q, mbuf, from, dataBytes);
+        if (mbuf == 0) return 0;
+      } else {
+        copyBytes(load<u32>(mbuf, L.MBUF_DATA), from, dataBytes);
+        store<u32>(mbuf, dataBytes, L.MBUF_DATA_LENGTH);
+        store<u32>(mbuf, dataBytes, L.MBUF_PACKET_LENGTH);
+      }
+    } else infoFlags |= L.PACKET_FLAG_EXTERNAL;
     describe(q, mbuf);
   }
   const length = load<u32>(mbuf, L.MBUF_PACKET_LENGTH);
@@ -311,7 +323,9 @@ function deliverRanges(q: u32, handles: u32, n: u32, max: u32): u32 {
   store<u32>(q, 0, L.GUEST_QUEUE_RANGE_COUNT);
   store<u32>(q, 0, L.GUEST_QUEUE_RANGE_INDEX);
   store<u32>(q, 0, L.GUEST_QUEUE_RANGE_OFFSET);
-  pushCompletion(q, load<u32>(q, L.GUEST_QUEUE_RANGE_ID_LOW), load<u32>(q, L.GUEST_QUEUE_RANGE_ID_HIGH), load<u32>(q, L.GUEST_QUEUE_RANGE_STATUS));
+  if (!endLoan(q)) {
+    pushCompletion(q, load<u32>(q, L.GUEST_QUEUE_RANGE_ID_LOW), load<u32>(q, L.GUEST_QUEUE_RANGE_ID_HIGH), load<u32>(q, L.GUEST_QUEUE_RANGE_STATUS));
+  }
   return n;
 }
 
@@ -406,6 +420,26 @@ export function guestPoll(q: u32, handles: u32, max: u32): u32 {
   return n;
 }
 
+/** Completes what mbufs showed and do not any more. */
+function takeBack(q: u32, capacity: u32): void {
+  while (load<u32>(q, L.GUEST_QUEUE_COMPLETION_COUNT) < capacity) {
+    const loan = takeReturned(q);
+    if (loan == 0) return;
+    pushCompletion(q, load<u32>(loan, L.LOAN_ID_LOW), load<u32>(loan, L.LOAN_ID_HIGH), load<u32>(loan, L.LOAN_STATUS));
+  }
+}
+
+/** Ranges of the receive buffer that mbufs still show, after taking back those that they do not. `last`: what is not delivered yet
+ *  never will be. */
+export function guestLent(q: u32, last: u32): u32 {
+  if (last) {
+    store<u32>(q, 0, L.GUEST_QUEUE_RANGE_COUNT);
+    endLoan(q);
+  }
+  if (load<u32>(q, L.GUEST_QUEUE_LENT) != 0) takeBack(q, load<u32>(q, L.GUEST_QUEUE_COMPLETION_CAPACITY));
+  return load<u32>(q, L.GUEST_QUEUE_LENT);
+}
+
 function pollRing(q: u32, handles: u32, max: u32): u32 {
   let n: u32 = 0;
   if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) {
@@ -414,6 +448,7 @@ function pollRing(q: u32, handles: u32, max: u32): u32 {
   }
   if (load<u32>(q, L.CHANNEL_END_RING_ERROR) != 0) return n;
   const capacity = load<u32>(q, L.GUEST_QUEUE_COMPLETION_CAPACITY);
+  if (load<u32>(q, L.GUEST_QUEUE_LENT) != 0) takeBack(q, capacity);
   const write = readLimit(q);
   let read = load<u32>(q, L.CHANNEL_END_READ_INDEX);
   let packets: u32 = 0;

@@ -13,7 +13,7 @@ const HIGH = 2 ** 32;
 const RX_FAULTS = [
   ...['rxBadNvsp', 'rxBadSet', 'rxBadRange', 'rxBadRndis', 'rxBadPpi', 'rxBadCoalescing', 'rxBadType', 'rxTooBig'],
 ];
-const TX_FAULTS = ['txFailed', 'txTooBig'];
+const TX_FAULTS = ['txFailed', 'txAbandoned', 'txTooBig'];
 
 /** Our own extended statistics, behind DPDK's. */
 const RX_MORE: readonly (readonly [name: string, counter: string])[] = [
@@ -30,10 +30,12 @@ const RX_MORE: readonly (readonly [name: string, counter: string])[] = [
   ['checksum_good_packets', 'rxChecksumGood'],
   ['checksum_bad_packets', 'rxChecksumBad'],
   ['coalesced_packets', 'rxCoalesced'],
+  ['external_packets', 'rxLent'],
   ['vlan_packets', 'rxVlan'],
 ];
 const TX_MORE: readonly (readonly [name: string, counter: string])[] = [
   ['failed_packets', 'txFailed'],
+  ['abandoned_packets', 'txAbandoned'],
   ['refused_packets', 'txTooBig'],
   ['copied_packets', 'txCopied'],
   ['direct_packets', 'txDirect'],
