@@ -5,7 +5,7 @@
 // pages (wire/vmbus.ts RING_CONTROL), ring data, receive and send buffers are shared with the peer.
 import { NVSP_NO_SECTION } from '../wire/nvsp-types.js';
 import { cells } from './cells.js';
-import { DOORBELL, GUEST_PORT, RX_FILTER } from './layout-ports.js';
+import { PORT_LAYOUTS } from './layout-ports.js';
 import { RING_LAYOUTS } from './layout-rings.js';
 import { STAGED_PAGE, STAGING } from './layout-staging.js';
 
@@ -152,23 +152,6 @@ export const POOL_SHARED = cells('POOL_SHARED', {
   bulk: 'u32', // handles that move at once
 });
 
-/** A port's queue, as the thread that polls it and the control thread see it. */
-export const PORT_QUEUE = cells('PORT_QUEUE', {
-  state: 'u32', // QUEUE_STATE
-});
-
-/** Only who changes READY to BUSY may use the queue, and puts READY back; control code changes READY to STOPPED. */
-export const QUEUE_STATE = { STOPPED: 0, READY: 1, BUSY: 2 } as const;
-
-/** What a virtual device counts of one queue in one direction. */
-export const PORT_COUNTERS = cells('PORT_COUNTERS', {
-  packets: 'u64',
-  bytes: 'u64',
-  errors: 'u64',
-  missed: 'u64',
-  noMbufs: 'u64',
-});
-
 /** One send in flight: its transaction id is slot | generation << 16 with TX_TRANSACTION above it. */
 export const TX_SLOT = cells(
   'TX_SLOT',
@@ -232,6 +215,16 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   rangeIdLow: 'u32',
   rangeIdHigh: 'u32',
   rangeStatus: 'u32',
+  lendFrom: 'u32', // frames of at least so many bytes stay in the receive buffer while mbufs show them; 0 = none does
+  lendNot: 'u32', // PACKET_FLAG bits of frames that never do
+  lendMost: 'u32', // ranges that may be lent at once
+  lent: 'u32', // ranges that are
+  loans: 'u32', // LOAN table
+  freeLoans: 'u32', // stack of addresses
+  freeLoanCount: 'u32',
+  loan: 'u32', // of the transfer-page packet at hand, or 0
+  returnedLoans: 'u32', // list of those that no mbuf shows any more, filled by whoever frees the last one
+  waitingLoans: 'u32', // the same, taken from there, until there is room for their completions
   coalescing: 'u32', // mbuf being put together from RSC fragments, or 0
   coalescingLast: 'u32', // its last segment
   coalescedFragments: 'u32',
@@ -246,6 +239,7 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   txCompleted: 'u64',
   txCompletedBytes: 'u64',
   txFailed: 'u64', // packets whose completion said anything but success
+  txAbandoned: 'u64', // packets whose completion did not come before the channel closed
   txCopied: 'u64', // packets copied into sections
   txDirect: 'u64', // packets sent by GPA ranges
   txMessages: 'u64', // NVSP messages that carried data
@@ -269,6 +263,7 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   rxHash: 'u64',
   rxCoalesced: 'u64',
   rxCoalescedFragments: 'u64',
+  rxLent: 'u64', // frames that were not copied
   rxNoMbuf: 'u64',
   rxTooBig: 'u64', // frame longer than a buffer of the pool
   rxCompletionsDelayed: 'u64', // flushes that found the ring full
@@ -437,12 +432,8 @@ export const LAYOUTS = [
   EXTERNAL_BUFFER,
   POOL,
   POOL_SHARED,
-  PORT_QUEUE,
-  PORT_COUNTERS,
+  ...PORT_LAYOUTS,
   ...RING_LAYOUTS,
-  GUEST_PORT,
-  RX_FILTER,
-  DOORBELL,
   TX_SLOT,
   GUEST_QUEUE,
   GPA_REGION,

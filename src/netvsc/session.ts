@@ -335,10 +335,15 @@ export class Session {
     this.#waiters.abort();
   }
 
-  /** Closes the channel and gives back all memory and every mbuf. */
-  close(): void {
+  /** The opening is over: nobody waits for anything any more. */
+  abandon(): void {
     if (!this.#aborted) this.#revoke(); // attach failed half-way, and the host still listens
     this.abort('the channel is closed');
+  }
+
+  /** Closes the channel and gives back all memory and every mbuf. */
+  close(): void {
+    this.abandon();
     this.#device.close();
     for (const queue of [...this.#queues].reverse()) queue.release();
   }

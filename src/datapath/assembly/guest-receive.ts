@@ -5,6 +5,7 @@ import { appendChain } from './chain';
 import { copyBytes } from './copy';
 import { putEvent } from './event';
 import * as L from './generated';
+import { endLoan, lend, takeReturned } from './guest-loans';
 import { guestSend } from './guest-send';
 import { freeChain, freshData, hasBuffer, pop, reset, take } from './pool';
 import {
@@ -113,6 +114,12 @@ function describe(q: u32, mbuf: u32, flags: u32): void {
   }
 }
 
+/** Nothing is to be written to the frame that the infos describe. */
+@inline
+function mayLend(q: u32, flags: u32): bool {
+  return (flags & (load<u32>(q, L.GUEST_QUEUE_LEND_NOT) | IP_UNFINISHED)) == 0;
+}
+
 /** One piece of a coalesced packet. Returns the mbuf when it was the last. */
 function addFragment(q: u32, from: u32, bytes: u32): u32 {
   let mbuf = load<u32>(q, L.GUEST_QUEUE_COALESCING);
@@ -216,15 +223,22 @@ function receiveFrame(q: u32, at: u32, bytes: u32): u32 {
   if (load<u32>(q, L.GUEST_QUEUE_COALESCING) != 0) dropCoalescing(q);
   if (dataBytes < 14) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
   const pool = load<u32>(q, L.GUEST_QUEUE_RX_POOL);
-  let mbuf: u32;
-  if (hasBuffer(pool, dataBytes)) {
-    mbuf = pop(pool);
-    const data = freshData(pool, mbuf);
-    reset(mbuf, data, dataBytes, flags);
-    copyBytes(data, from, dataBytes);
-  } else {
-    mbuf = receiveOther(q, from, dataBytes);
-    if (mbuf == 0) return 0;
+  let mbuf: u32 = 0;
+  // Unsigned: from 0 on there is none.
+  if (load<u32>(q, L.GUEST_QUEUE_LEND_FROM) - 1 < dataBytes && mayLend(q, flags)) {
+    mbuf = lend(q, from, dataBytes);
+    if (mbuf != 0) flags |= L.PACKET_FLAG_EXTERNAL;
+  }
+  if (mbuf == 0) {
+    if (hasBuffer(pool, dataBytes)) {
+      mbuf = pop(pool);
+      const data = freshData(pool, mbuf);
+      reset(mbuf, data, dataBytes, flags);
+      copyBytes(data, from, dataBytes);
+    } else {
+      mbuf = receiveOther(q, from, dataBytes);
+      if (mbuf == 0) return 0;
+    }
   }
   if (flags != 0) {
     describe(q, mbuf, flags);
@@ -297,7 +311,9 @@ function deliverRanges(q: u32, to: u32, end: u32): u32 {
   dropCoalescing(q);
   store<u32>(q, 0, L.GUEST_QUEUE_RANGE_COUNT);
   stopAt(q, 0, 0);
-  pushCompletion(q, load<u32>(q, L.GUEST_QUEUE_RANGE_ID_LOW), load<u32>(q, L.GUEST_QUEUE_RANGE_ID_HIGH), load<u32>(q, L.GUEST_QUEUE_RANGE_STATUS));
+  if (!endLoan(q)) {
+    pushCompletion(q, load<u32>(q, L.GUEST_QUEUE_RANGE_ID_LOW), load<u32>(q, L.GUEST_QUEUE_RANGE_ID_HIGH), load<u32>(q, L.GUEST_QUEUE_RANGE_STATUS));
+  }
   return to;
 }
 
@@ -392,6 +408,26 @@ export function guestPoll(q: u32, handles: u32, max: u32): u32 {
   return n;
 }
 
+/** Completes what mbufs showed and do not any more. */
+function takeBack(q: u32, capacity: u32): void {
+  while (load<u32>(q, L.GUEST_QUEUE_COMPLETION_COUNT) < capacity) {
+    const loan = takeReturned(q);
+    if (loan == 0) return;
+    pushCompletion(q, load<u32>(loan, L.LOAN_ID_LOW), load<u32>(loan, L.LOAN_ID_HIGH), load<u32>(loan, L.LOAN_STATUS));
+  }
+}
+
+/** Ranges of the receive buffer that mbufs still show, after taking back those that they do not. `last`: what is not delivered yet
+ *  never will be. */
+export function guestLent(q: u32, last: u32): u32 {
+  if (last) {
+    store<u32>(q, 0, L.GUEST_QUEUE_RANGE_COUNT);
+    endLoan(q);
+  }
+  if (load<u32>(q, L.GUEST_QUEUE_LENT) != 0) takeBack(q, load<u32>(q, L.GUEST_QUEUE_COMPLETION_CAPACITY));
+  return load<u32>(q, L.GUEST_QUEUE_LENT);
+}
+
 /** Received packets go to the u32 array from `to` up to `end`; returns where they end. */
 function pollRing(q: u32, to: u32, end: u32): u32 {
   if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) {
@@ -400,6 +436,7 @@ function pollRing(q: u32, to: u32, end: u32): u32 {
   }
   if (load<u32>(q, L.CHANNEL_END_RING_ERROR) != 0) return to;
   const capacity = load<u32>(q, L.GUEST_QUEUE_COMPLETION_CAPACITY);
+  if (load<u32>(q, L.GUEST_QUEUE_LENT) != 0) takeBack(q, capacity);
   const write = readLimit(q);
   let read = load<u32>(q, L.CHANNEL_END_READ_INDEX);
   let packets: u32 = 0;
