@@ -36,6 +36,11 @@ export interface Datapath {
   handlePut(ring: number, handles: number, count: number, counters: number): number;
   /** Takes up to `max` mbuf chains out of a HANDLE_RING and counts them. */
   handleTake(ring: number, handles: number, max: number, counters: number): number;
+  /** Copies up to `count` mbuf chains into a queue to another process (SHARED_RING_END) and frees them; returns how many, from the front.
+   *  What is longer than the peer takes is freed and counted as an error. */
+  sharedPut(end: number, handles: number, count: number, counters: number): number;
+  /** Copies up to `max` frames out of such a queue into mbufs of its pool. */
+  sharedTake(end: number, handles: number, max: number, counters: number): number;
 
   /** Sends up to `count` mbuf chains; returns how many were taken (the driver owns those from then on). */
   guestSend(queue: number, handles: number, count: number): number;
@@ -45,6 +50,14 @@ export interface Datapath {
   guestFlush(queue: number): number;
   /** Frees every buffer that the queue holds (sends in flight, packet under assembly): the channel is closed. */
   guestAbandon(queue: number): void;
+
+  /** A port's receive burst: packets that wait in the GUEST_PORT's list, then guestPoll, then what the port does to them (types, hash,
+   *  tags, filters, counters). */
+  portReceive(port: number, handles: number, max: number): number;
+  /** guestSend for a port; looks for completions itself when it needs them. */
+  portSend(port: number, handles: number, count: number): number;
+  /** Reads the ring into the port's list of waiting packets. Returns how many came, those that found no room included. */
+  portStage(port: number): number;
 
   /** Makes every suballocation free. */
   hostReset(channel: number): void;
@@ -89,13 +102,41 @@ export interface Datapath {
   /** Reads the virtio_net_hdr (VNET_HEADER_BYTES before `data`) of a packet from a TAP into the mbuf's cells; takes an 802.1Q tag out
    *  of the data. `bytes` counts header and packet. 0 = header and packet disagree; the mbuf is left for the caller to free. */
   vnetToMbuf(mbuf: number, bytes: number): number;
+  /** Passes over a burst of mbufs (u32 array at `handles`), as testpmd's modes want them; `stream` is a FORWARD_STREAM. Headers
+   *  are looked for in the first segment. */
+  forwardMac(stream: number, handles: number, count: number): void;
+  forwardMacSwap(handles: number, count: number): void;
+  /** Ethernet and IP addresses and TCP or UDP ports change places. */
+  forwardSwap5(handles: number, count: number): void;
+  /** As forwardMac, with fresh checksums; counts wrong ones that the device told of. */
+  forwardChecksum(stream: number, handles: number, count: number): void;
+  /** Answers ARP and ICMP echo requests: the answers go to the front, everything else is freed. Returns how many answers. */
+  forwardEcho(stream: number, handles: number, count: number): number;
+  /** Makes up to `count` packets from the stream's template; returns how many. */
+  forwardMake(stream: number, handles: number, count: number): number;
   /** Writes the virtio_net_hdr in front of a one-segment mbuf's data (tag put back into the data). Returns the address to write from. */
   mbufToVnet(mbuf: number): number;
   /** The same for a host FRAME of one fragment. */
   vnetToFrame(frame: number, fragment: number, address: number, bytes: number): number;
   /** Gathers a FRAME behind a virtio_net_hdr at `destination`. Returns bytes written. */
   frameToVnet(frame: number, destination: number): number;
+
+  /** vnetToMbuf() for programs: `options` (VNET_RX) say what becomes of tag and checksums. */
+  vnetReceive(mbuf: number, bytes: number, options: number): number;
+  /** Puts a packet that lies elsewhere, behind its virtio_net_hdr at `header`, into an empty mbuf and, with SCATTER, more of its pool.
+   *  VNET_RESULT; unless FILLED the mbuf is as it was. */
+  vnetScatter(mbuf: number, header: number, bytes: number, options: number): number;
+  /** Makes up to `count` mbuf chains ready to be written, as the VNET_TX at `tx` says; they stay the caller's. Returns how many; fewer
+   *  than its capacity: the next one may find room in a call of its own, and if not even the first one did it is not fit to be sent. */
+  vnetTransmit(tx: number, handles: number, count: number): number;
+  /** Takes up to `max` packets out of a PACKET_RING: their mbufs go to `handles`. */
+  packetReceive(ring: number, handles: number, max: number): number;
+  /** 1 when the ring has packets. */
+  packetWaiting(ring: number): number;
 }
+
+/** What vnetScatter() returns. BAD also: too long for one mbuf. */
+export const VNET_RESULT = { FILLED: 0, BAD: 1, NO_BUFFER: 2 } as const;
 
 /** Bytes of the virtio_net_hdr that TAP devices are set to (with num_buffers). */
 export const VNET_HEADER_BYTES = 12;

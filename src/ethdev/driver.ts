@@ -4,12 +4,12 @@
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
 import type { Devargs } from './devargs.js';
+import type { FullConfig } from './limits.js';
 import type { Mempool } from './mempool.js';
 import type {
   BasicStats,
   DescriptorStatus,
   LinkStatus,
-  PortConfig,
   PortEvent,
   PortInfo,
   QueueStats,
@@ -93,7 +93,7 @@ export interface PortDriver {
   onEvent: ((event: PortEvent) => void) | undefined;
   info(): PortInfo;
   /** Stopped. The config is within info()'s limits. Throws PortError; the old configuration stays then. */
-  configure(config: Required<Omit<PortConfig, 'mtu'>>): Promise<void>;
+  configure(config: FullConfig): Promise<void>;
   setupRx(queue: number, setup: RxQueueSetup): void;
   setupTx(queue: number, setup: TxQueueSetup): void;
   /** Everything is set up; from its end on bursts may run. */
@@ -102,6 +102,8 @@ export interface PortDriver {
   stop(): Promise<void>;
   /** Stopped. Gives everything back; never throws. */
   close(): Promise<void>;
+  /** Queues of one number use what those of number channel(number) use: their bursts exclude each other. Default: each its own. */
+  channel?(queue: number): number;
   /** Addresses of the queues' PORT_QUEUE: by them control code runs between bursts (queues.ts betweenBursts). Called after configure(); with empty
    *  lists when they end. */
   useLocks?(rx: readonly number[], tx: readonly number[]): void;
@@ -119,6 +121,11 @@ export interface PortDriver {
   setFilter?(filter: ReceiveFilter): Promise<void>;
   /** Stopped or not. Absent: the device has one address for good. */
   setMac?(mac: string): Promise<void>;
+  /** Further unicast addresses; multicast addresses; VLANs whose tagged packets are let in (with RX_OFFLOAD.VLAN_FILTER). Each
+   *  call has the whole list. Stopped or not. */
+  setMacs?(macs: readonly string[]): Promise<void>;
+  setGroups?(macs: readonly string[]): Promise<void>;
+  setVlans?(ids: readonly number[]): Promise<void>;
   setLink?(up: boolean): Promise<void>;
   rss?(): { readonly types: number; readonly key: Uint8Array; readonly table: readonly number[] };
   setRss?(change: {

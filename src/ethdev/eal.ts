@@ -51,6 +51,8 @@ const GRAIN = 64;
 export interface EalSettings {
   /** For lines that a user should see (default: stderr). */
   readonly log?: (line: string) => void;
+  /** Without -l every allowed CPU gets an lcore, as in DPDK (default: the first one, the control thread's). */
+  readonly allCpus?: boolean;
 }
 
 export class Eal {
@@ -115,7 +117,7 @@ export class Eal {
   /** Reads EAL options, probes bus devices, then virtual ones, in this order. Throws PortError; nothing is left then. */
   static async init(words: readonly string[], platform: EalPlatform, settings: EalSettings = {}): Promise<Eal> {
     const allowed = affinity();
-    const options = parseEalArguments(words, allowed);
+    const options = parseEalArguments(words, settings.allCpus ? allowed : allowed.slice(0, 1));
     const foreign = options.cpus.find((cpu) => !allowed.includes(cpu));
     if (foreign !== undefined)
       throw new PortError('EINVAL', 'EAL', `-l: CPU ${foreign} is none of those allowed (${allowed.join(', ')})`);

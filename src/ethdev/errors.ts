@@ -1,7 +1,16 @@
 // Errors of the device API: a code that programs test, and a sentence that people read.
 
 /** What kind of failure: the errno names that DPDK's calls return. */
-export type PortErrorCode = 'EINVAL' | 'EBUSY' | 'ENOTSUP' | 'ENODEV' | 'ENOMEM' | 'EIO' | 'ETIMEDOUT' | 'EEXIST';
+export type PortErrorCode =
+  | 'EINVAL'
+  | 'EPERM'
+  | 'EBUSY'
+  | 'ENOTSUP'
+  | 'ENODEV'
+  | 'ENOMEM'
+  | 'EIO'
+  | 'ETIMEDOUT'
+  | 'EEXIST';
 
 export class PortError extends Error {
   override readonly name = 'PortError';

@@ -5,8 +5,10 @@
 // pages (wire/vmbus.ts RING_CONTROL), ring data, receive and send buffers are shared with the peer.
 import { NVSP_NO_SECTION } from '../wire/nvsp-types.js';
 import { cells } from './cells.js';
+import { DOORBELL, GUEST_PORT, RX_FILTER } from './layout-ports.js';
 import { RING_LAYOUTS } from './layout-rings.js';
 
+export * from './layout-ports.js';
 export * from './layout-rings.js';
 
 /** One side's end of a channel: the ring it writes and the ring it reads. Prefix of GUEST_QUEUE and HOST_CHANNEL. */
@@ -214,7 +216,8 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   pfnBase: 'u32',
   pfnPages: 'u32',
   rxPool: 'u32', // POOL for frames up to its room
-  rxLargePool: 'u32', // POOL for coalesced frames, or 0: they are refused
+  rxLargePool: 'u32', // POOL for coalesced and long frames, or 0
+  rxChains: 'u32', // 1: without a large pool such frames come as chains of buffers of rxPool; 0: they are refused
   completions: 'u32', // receive completions not yet in the ring: u32 idLow, idHigh, status, 0
   completionCapacity: 'u32',
   completionCount: 'u32',
@@ -227,6 +230,7 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   rangeIdHigh: 'u32',
   rangeStatus: 'u32',
   coalescing: 'u32', // mbuf being put together from RSC fragments, or 0
+  coalescingLast: 'u32', // its last segment
   coalescedFragments: 'u32',
   section: 'u32', // open send-buffer section or NO_SECTION
   sectionUsed: 'u32',
@@ -453,7 +457,8 @@ export const SCRATCH = {
   SEGMENT_HEADERS: 107_008, // headers of the packet being segmented
   TOEPLITZ_KEY: 107_520, // what the table below was made from
   TOEPLITZ_TABLE: 107_584,
-  END: 144_448,
+  TOEPLITZ_INPUT: 144_448, // addresses and ports of the packet being hashed
+  END: 144_512,
 } as const;
 /** Where the first instance over a memory has its scratch: above the module's static data, below what arenas hand out. */
 export const DEFAULT_SCRATCH = 0x10000;
@@ -469,6 +474,9 @@ export const LAYOUTS = [
   PORT_QUEUE,
   PORT_COUNTERS,
   ...RING_LAYOUTS,
+  GUEST_PORT,
+  RX_FILTER,
+  DOORBELL,
   TX_SLOT,
   GUEST_QUEUE,
   GPA_REGION,

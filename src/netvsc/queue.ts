@@ -30,7 +30,7 @@ const COMPLETION_COUNT = GUEST_QUEUE.at.completionCount >>> 2;
 const NEGOTIATED = [
   ...['nvspBytes', 'receiveBuffer', 'receiveBytes', 'receiveSectionBytes', 'receiveBufferId'],
   ...['sendBuffer', 'sendSectionBytes', 'sendSections', 'maxPacketsPerMessage', 'packetAlignment', 'copyLimit'],
-  ...['maxFrameBytes', 'softwareMtu', 'lsoMax4', 'lsoMax6', 'offloads', 'rxPool', 'rxLargePool'],
+  ...['maxFrameBytes', 'softwareMtu', 'lsoMax4', 'lsoMax6', 'offloads', 'rxPool', 'rxLargePool', 'rxChains'],
   ...['pfnTable', 'pfnBase', 'pfnPages'],
 ] as readonly QueueCell[];
 
@@ -38,6 +38,7 @@ const NEGOTIATED = [
 export interface QueueRings {
   readonly transmit: RingRegion;
   readonly receive: RingRegion;
+  readonly doorbell: number;
 }
 
 /** What only the primary channel's queue is made from. */
@@ -45,7 +46,7 @@ export interface QueueSetup {
   readonly memory: GuestMemory;
   /** What mbufs live in; sends by page ranges name its pages. */
   readonly packetMemory: Region;
-  readonly pools: { readonly small: number; readonly large: number };
+  readonly pools: { readonly small: number; readonly large: number; readonly chains?: boolean };
 }
 
 /** A cell of GUEST_QUEUE. */
@@ -55,10 +56,14 @@ export class QueueMemory {
   /** Address of the GUEST_QUEUE. */
   readonly address: number;
   readonly channel: Channel;
+  /** The channel's DOORBELL, or 0. */
+  readonly doorbell: number;
   readonly #arena: Arena;
   readonly #datapath: Datapath;
   readonly #held: number[] = [];
   #open = true;
+  /** Send slots that there is memory for. */
+  #slots = 0;
 
   /**
    * Sets up an empty queue on an opened channel: it can exchange messages, and owns no send section yet. `from`: for a
@@ -67,6 +72,7 @@ export class QueueMemory {
   constructor(arena: Arena, datapath: Datapath, rings: QueueRings, from: QueueSetup | QueueMemory) {
     this.#arena = arena;
     this.#datapath = datapath;
+    this.doorbell = rings.doorbell;
     this.address = this.#take('GUEST_QUEUE', GUEST_QUEUE.bytes);
     try {
       const sub = from instanceof QueueMemory;
@@ -114,6 +120,16 @@ export class QueueMemory {
     this.set('freeSectionCount', count);
   }
 
+  /** Lets at most `count` sends be in flight, from a time on when none is. */
+  limitSends(count: number): void {
+    if (!this.#open || this.outstanding !== 0) return;
+    const slots = Math.min(this.#slots, count);
+    const list = this.get('freeSlots') >>> 2;
+    for (let i = 0; i < slots; i++) this.#arena.u32[list + i] = slots - 1 - i;
+    this.set('slotCount', slots);
+    this.set('freeSlotCount', slots);
+  }
+
   /** Sends whose completion has not come. */
   get outstanding(): number {
     return this.get('slotCount') - this.get('freeSlotCount');
@@ -143,6 +159,7 @@ export class QueueMemory {
   #tables(transmitBytes: number): void {
     const { u32 } = this.#arena;
     const slotCount = Math.max(16, Math.min(MAX_SLOTS, Math.floor(transmitBytes / SMALLEST_SEND_BYTES)));
+    this.#slots = slotCount;
     this.set('slots', this.#take('send slots', slotCount * TX_SLOT.bytes));
     this.set('slotCount', slotCount);
     const freeSlots = this.#take('free send slots', slotCount * 4);
@@ -166,6 +183,7 @@ export class QueueMemory {
     const { u32 } = this.#arena;
     this.set('rxPool', pools.small);
     this.set('rxLargePool', pools.large);
+    this.set('rxChains', pools.chains ? 1 : 0);
     const base = packetMemory.address >>> PAGE_SHIFT; // page number; pfnBase is that page's address
     const pages = ((packetMemory.address + packetMemory.bytes - 1) >>> PAGE_SHIFT) - base + 1;
     const table = this.#take('page frame numbers', pages * 8);

@@ -3,6 +3,7 @@
 import fc from 'fast-check';
 import { createDatapath } from '../datapath/datapath.js';
 import { Arena } from '../memory/arena.js';
+import { PACKET_FLAG } from '../memory/layout.js';
 
 /** An arena whose bytes from BASE on (2 MiB) are the test's. */
 export function testMemory() {
@@ -133,3 +134,33 @@ export function buildPacket(spec: PacketSpec): Packet {
 
 /** Offset of the checksum field in the packet. */
 export const checksumField = (p: Packet) => p.l4 + (p.spec.protocol === 6 ? 16 : 6);
+
+/** Flags and kinds of segmentation in a virtio_net_hdr. */
+export const NEEDS_CSUM = 1;
+export const DATA_VALID = 2;
+export const GSO = { TCPV4: 1, UDP: 3, TCPV6: 4, UDP_L4: 5, ECN: 0x80 } as const;
+
+/** The 12 bytes of a virtio_net_hdr with num_buffers. */
+export const vnetHeader = (flags: number, gso = 0, mss = 0, start = 0, field = 0, headerLength = 0) => [
+  ...[flags, gso, headerLength & 255, headerLength >> 8, mss & 255, mss >> 8],
+  ...[start & 255, start >> 8, field & 255, field >> 8, 0, 0],
+];
+
+const { IPV4, IPV6, TCP, UDP, TX_TCP_CHECKSUM, TX_UDP_CHECKSUM } = PACKET_FLAG;
+
+/** PACKET_FLAG bits that say what it is, and the one that asks for its checksum. */
+export const familyFlags = (p: Packet) => (p.spec.family === 4 ? IPV4 : IPV6) | (p.spec.protocol === 6 ? TCP : UDP);
+export const checksumFlag = (p: Packet) => (p.spec.protocol === 6 ? TX_TCP_CHECKSUM : TX_UDP_CHECKSUM);
+export const gsoType = (s: PacketSpec) => (s.protocol === 17 ? GSO.UDP_L4 : s.family === 4 ? GSO.TCPV4 : GSO.TCPV6);
+
+/** The packet as Linux hands over a partial checksum: the pseudo header's sum in the field. */
+export function partial(p: Packet): Uint8Array {
+  const bytes = p.bytes.slice();
+  const l4Bytes = bytes.length - p.l4;
+  put16(bytes, checksumField(p), referencePseudo(bytes, p.l3, p.spec.family, p.spec.protocol, l4Bytes));
+  return bytes;
+}
+
+/** With an 802.1Q tag, or another one. */
+export const tagged = (bytes: Uint8Array, tci: number, tpid = 0x8100) =>
+  Uint8Array.from([...bytes.subarray(0, 12), tpid >> 8, tpid & 255, tci >> 8, tci & 255, ...bytes.subarray(12)]);

@@ -7,25 +7,30 @@ import {
   BASE,
   buildPacket,
   checksumField,
+  checksumFlag,
+  DATA_VALID,
+  familyFlags,
   fill,
+  GSO,
   GUARD,
   get16,
+  gsoType,
+  NEEDS_CSUM,
   OUTPUT,
   type Packet,
   type PacketSpec,
   packetSpec,
+  partial,
   put16,
-  referencePseudo,
   referenceSum,
+  tagged,
   testMemory,
+  vnetHeader,
 } from './offload-testing.js';
 
 const { u8, u32, datapath } = testMemory();
-const { IPV4, IPV6, TCP, UDP, VLAN, TX_IP_CHECKSUM, TX_TCP_CHECKSUM, TX_UDP_CHECKSUM, TX_TSO } = PACKET_FLAG;
+const { IPV4, TCP, UDP, VLAN, TX_IP_CHECKSUM, TX_TCP_CHECKSUM, TX_UDP_CHECKSUM, TX_TSO } = PACKET_FLAG;
 const { RX_L4_GOOD, RX_COALESCED } = PACKET_FLAG;
-const NEEDS_CSUM = 1;
-const DATA_VALID = 2;
-const GSO = { TCPV4: 1, UDP: 3, TCPV6: 4, UDP_L4: 5, ECN: 0x80 } as const;
 
 const MBUF_AT = OUTPUT + 0x40000;
 const ROOM = BASE + 4096;
@@ -69,26 +74,6 @@ function fromTap(header: number[], bytes: Uint8Array): number {
   u8.set(header, DATA - VNET_HEADER_BYTES);
   return datapath.vnetToMbuf(MBUF_AT, VNET_HEADER_BYTES + bytes.length);
 }
-
-const vnetHeader = (flags: number, gso = 0, mss = 0, start = 0, field = 0, headerLength = 0) => [
-  ...[flags, gso, headerLength & 255, headerLength >> 8, mss & 255, mss >> 8],
-  ...[start & 255, start >> 8, field & 255, field >> 8, 0, 0],
-];
-
-const familyFlags = (p: Packet) => (p.spec.family === 4 ? IPV4 : IPV6) | (p.spec.protocol === 6 ? TCP : UDP);
-const checksumFlag = (p: Packet) => (p.spec.protocol === 6 ? TX_TCP_CHECKSUM : TX_UDP_CHECKSUM);
-const gsoType = (s: PacketSpec) => (s.protocol === 17 ? GSO.UDP_L4 : s.family === 4 ? GSO.TCPV4 : GSO.TCPV6);
-
-/** The packet as Linux hands over a partial checksum: the pseudo header's sum in the field. */
-function partial(p: Packet): Uint8Array {
-  const bytes = p.bytes.slice();
-  const l4Bytes = bytes.length - p.l4;
-  put16(bytes, checksumField(p), referencePseudo(bytes, p.l3, p.spec.family, p.spec.protocol, l4Bytes));
-  return bytes;
-}
-
-const tagged = (bytes: Uint8Array, tci: number) =>
-  Uint8Array.from([...bytes.subarray(0, 12), 0x81, 0, tci >> 8, tci & 255, ...bytes.subarray(12)]);
 
 const shapes = fc.record({
   spec: packetSpec(4000),

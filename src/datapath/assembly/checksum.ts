@@ -135,28 +135,36 @@ export function checksumFinish(address: u32, bytes: u32, flags: u32, l4Offset: u
   return 1;
 }
 
-/** 1 = all that can be checked is right, 0 = one is wrong, 2 = there is none. A UDP checksum of 0 is none in IPv4 and
- *  wrong in IPv6 (RFC 8200 8.1). */
-export function checksumVerify(address: u32, bytes: u32): u32 {
-  if (!parse(address, bytes)) return 2;
-  let verdict: u32 = 2;
-  if (family == 4) {
-    if (fold(sum32(address + l3, l4 - l3)) != 0xffff) return 0;
-    verdict = 1;
-  }
-  if (fragment || missing != 0) return verdict;
+/** Of the packet that parse() saw last: 1 = the IPv4 header's checksum is right, 0 = wrong, 2 = there is none. */
+export function headerVerdict(address: u32): u32 {
+  if (family != 4) return 2;
+  return fold(sum32(address + l3, l4 - l3)) == 0xffff ? 1 : 0;
+}
+
+/** The same of TCP's or UDP's checksum. A UDP checksum of 0 is none in IPv4 and wrong in IPv6 (RFC 8200 8.1). */
+export function transportVerdict(address: u32): u32 {
+  if (fragment || missing != 0) return 2;
   const at = address + l4;
   let length = ipEnd - l4;
   if (protocol == PROTOCOL_UDP) {
     if (length < 8) return 0;
-    if (load<u16>(at, 6) == 0) return family == 4 ? verdict : 0;
+    if (load<u16>(at, 6) == 0) return family == 4 ? 2 : 0;
     const stated = load16(at + 4);
     if (stated < 8 || stated > length) return 0;
     length = stated;
   } else if (protocol == PROTOCOL_TCP) {
     if (length < 20) return 0;
   } else {
-    return verdict;
+    return 2;
   }
   return fold(sum32(at, length) + packetPseudoSum(address, protocol, length)) == 0xffff ? 1 : 0;
+}
+
+/** 1 = all that can be checked is right, 0 = one is wrong, 2 = there is none. */
+export function checksumVerify(address: u32, bytes: u32): u32 {
+  if (!parse(address, bytes)) return 2;
+  const header = headerVerdict(address);
+  if (header == 0) return 0;
+  const transport = transportVerdict(address);
+  return transport == 2 ? header : transport;
 }

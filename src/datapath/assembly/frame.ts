@@ -1,6 +1,17 @@
-// Frames of the host: bytes that stay in the sender's memory until the burst is done.
+// Packets that are not in one piece: frames of the host, whose bytes stay in the sender's memory until the burst is done, and
+// chains of mbufs.
 import { copyBytes } from './copy';
-import { FRAGMENT_ADDRESS, FRAGMENT_BYTES, SIZEOF_FRAGMENT, FRAME_FRAGMENT_COUNT, FRAME_FRAGMENTS, FRAME_LENGTH } from './generated';
+import {
+  FRAGMENT_ADDRESS,
+  FRAGMENT_BYTES,
+  FRAME_FRAGMENT_COUNT,
+  FRAME_FRAGMENTS,
+  FRAME_LENGTH,
+  MBUF_DATA,
+  MBUF_DATA_LENGTH,
+  MBUF_NEXT,
+  SIZEOF_FRAGMENT,
+} from './generated';
 
 /** Copies a FRAME's fragments to one place, never more than its length. */
 export function frameGather(frame: u32, destination: u32): void {
@@ -15,4 +26,16 @@ export function frameGather(frame: u32, destination: u32): void {
     at += bytes;
     room -= bytes;
   }
+}
+
+/** Copies a chain's segments to one place, never more than `room` bytes. Returns how many there are. */
+export function chainGather(mbuf: u32, destination: u32, room: u32): u32 {
+  let done: u32 = 0;
+  for (let segment = mbuf; segment != 0; segment = load<u32>(segment, MBUF_NEXT)) {
+    const bytes = load<u32>(segment, MBUF_DATA_LENGTH);
+    if (bytes > room - done) return done;
+    copyBytes(destination + done, load<u32>(segment, MBUF_DATA), bytes);
+    done += bytes;
+  }
+  return done;
 }

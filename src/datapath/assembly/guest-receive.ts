@@ -1,9 +1,11 @@
 // The guest's receive burst: transfer pages to mbufs, completions of sends, and the rest as events. Everything that the
 // host wrote is checked on a copy; facts/linux-guest.md 10.1 lists what goes wrong in drivers that do not.
 import { checksum } from './checksum';
+import { appendChain } from './chain';
 import { copyBytes } from './copy';
 import { putEvent } from './event';
 import * as L from './generated';
+import { infoFlags, infoFragment, infoHash, infoVlan, IP_UNFINISHED, quickFlags, readInfos, UNKNOWN } from './guest-infos';
 import { guestSend } from './guest-send';
 import { freeChain, freshData, hasBuffer, pop, reset, take } from './pool';
 import {
@@ -24,7 +26,7 @@ import {
   ringRoom,
   storeDescriptor,
 } from './ring';
-import { BODY, PACKET_HEADER, PPI_SIZE, vlanTci } from './rndis';
+import { BODY, PACKET_HEADER } from './rndis';
 import { abandonSends, finishSend } from './send-slots';
 
 const SUCCESS: u32 = 1;
@@ -33,78 +35,13 @@ const COMPLETION: u32 = 108;
 const COMPLETION_BYTES: u32 = 32; // descriptor, message number, status, footer
 /** Data and per-packet info begin behind the header; both offsets count from the body. */
 const LEAST_OFFSET: u32 = PACKET_HEADER - BODY;
+/** Longest frame of all: 64 KiB of IP packet with its Ethernet header and tag. */
+const MAX_FRAME: u32 = 65536 + 18;
 const MAX_FRAGMENTS: u32 = 562; // of one coalesced packet (facts/linux-guest.md 1.1)
 
 // What this poll adds to the counters.
 let receivedBytes: u32 = 0;
 let goodChecksums: u32 = 0;
-
-// What the per-packet info of the frame at hand said.
-let infoFlags: u32 = 0;
-let infoVlan: u32 = 0;
-let infoHash: u32 = 0;
-let infoFragment: u32 = 0; // packet-id flags
-
-/** Among the flags of a frame at hand: the IPv4 header checksum is still to be filled in. */
-const IP_UNFINISHED: u32 = 0x80000000;
-const UNKNOWN: u32 = 0xffffffff;
-/** The first 8 bytes of a checksum info, which is all that most frames have. */
-const CHECKSUM_INFO: u64 = ((<u64>L.PPI_TYPE_CHECKSUM) << 32) | PPI_SIZE;
-
-/** A checksum info's word as flags. */
-function checksumFlags(word: u32): u32 {
-  let flags: u32 = 0;
-  if (word & L.PPI_RX_CHECKSUM_IP_SUCCEEDED) flags |= L.PACKET_FLAG_RX_IP_GOOD;
-  if (word & L.PPI_RX_CHECKSUM_IP_FAILED) flags |= L.PACKET_FLAG_RX_IP_BAD;
-  if (word & (L.PPI_RX_CHECKSUM_TCP_FAILED | L.PPI_RX_CHECKSUM_UDP_FAILED)) flags |= L.PACKET_FLAG_RX_L4_BAD;
-  else if (word & (L.PPI_RX_CHECKSUM_TCP_SUCCEEDED | L.PPI_RX_CHECKSUM_UDP_SUCCEEDED)) flags |= L.PACKET_FLAG_RX_L4_GOOD;
-  // Verified, but the field does not hold the checksum: whoever passes the packet on must fill it in.
-  if (word & L.PPI_RX_CHECKSUM_TCP_VALUE_INVALID && word & L.PPI_RX_CHECKSUM_TCP_SUCCEEDED) flags |= L.PACKET_FLAG_TX_TCP_CHECKSUM;
-  if (word & L.PPI_RX_CHECKSUM_IP_VALUE_INVALID && word & L.PPI_RX_CHECKSUM_IP_SUCCEEDED) flags |= IP_UNFINISHED;
-  return flags;
-}
-
-/** Flags of a frame with one checksum info, or UNKNOWN: readInfos tells. */
-@inline
-function quickFlags(at: u32, bytes: u32): u32 {
-  if (bytes != PPI_SIZE) return UNKNOWN;
-  if (load<u64>(at) != CHECKSUM_INFO) return UNKNOWN;
-  if (load<u32>(at, L.WIRE_PER_PACKET_INFO_DATA_OFFSET) != 12) return UNKNOWN;
-  const word = load<u32>(at, 12);
-  return word == 0 ? 0 : checksumFlags(word);
-}
-
-/** Reads the infos in [at, at + left). False = malformed, nothing of it is to be used. */
-function readInfos(at: u32, left: u32): bool {
-  infoFlags = 0;
-  infoFragment = 0;
-  while (left >= 12) {
-    const size = load<u32>(at, L.WIRE_PER_PACKET_INFO_SIZE);
-    const type = load<u32>(at, L.WIRE_PER_PACKET_INFO_TYPE);
-    const offset = load<u32>(at, L.WIRE_PER_PACKET_INFO_DATA_OFFSET);
-    if (size < 12 || size > left || offset < 12 || offset > size) return false;
-    const room = size - offset;
-    const data = at + offset;
-    if (type == L.PPI_TYPE_CHECKSUM) {
-      if (room < 4) return false;
-      infoFlags |= checksumFlags(load<u32>(data));
-    } else if (type == L.PPI_TYPE_VLAN) {
-      if (room < 4) return false;
-      infoVlan = vlanTci(load<u32>(data));
-      infoFlags |= L.PACKET_FLAG_VLAN;
-    } else if (type == L.PPI_TYPE_HASH_VALUE) {
-      if (room < 4) return false;
-      infoHash = load<u32>(data);
-      infoFlags |= L.PACKET_FLAG_HASH;
-    } else if (type == L.PPI_TYPE_PACKET_ID) {
-      if (room < 4) return false;
-      infoFragment = load<u8>(data, L.WIRE_PACKET_ID_INFO_FLAGS);
-    }
-    at += size;
-    left -= size;
-  }
-  return left == 0;
-}
 
 /** IPv4 header checksum that the host left open (facts/linux-guest.md 4.3). */
 function finishIpHeader(at: u32, bytes: u32): void {
@@ -136,6 +73,29 @@ function newMbuf(q: u32, pool: u32): u32 {
   return mbuf;
 }
 
+/** Where packets that are longer than a buffer begin. */
+@inline
+function coalescingPool(q: u32): u32 {
+  const large = load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL);
+  return large == 0 && load<u32>(q, L.GUEST_QUEUE_RX_CHAINS) != 0 ? load<u32>(q, L.GUEST_QUEUE_RX_POOL) : large;
+}
+
+/** Copies a frame that is longer than the room in `mbuf`, a fresh buffer: to a large one, or to a chain. 0 = it is dropped. */
+function receiveLong(q: u32, mbuf: u32, from: u32, bytes: u32): u32 {
+  const large = load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL);
+  if (large == 0 && load<u32>(q, L.GUEST_QUEUE_RX_CHAINS) != 0) {
+    if (appendChain(load<u32>(q, L.GUEST_QUEUE_RX_POOL), mbuf, mbuf, from, bytes) != 0) return mbuf;
+    freeChain(mbuf);
+    return bad(q, L.GUEST_QUEUE_RX_NO_MBUF);
+  }
+  freeChain(mbuf);
+  if (large == 0) return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
+  mbuf = newMbuf(q, large);
+  if (mbuf == 0 || appendChain(0, mbuf, mbuf, from, bytes) != 0) return mbuf;
+  freeChain(mbuf);
+  return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
+}
+
 @inline
 function tailroom(mbuf: u32): u32 {
   return load<u32>(mbuf, L.MBUF_BUFFER) + load<u32>(mbuf, L.MBUF_ROOM) - load<u32>(mbuf, L.MBUF_DATA);
@@ -158,25 +118,27 @@ function addFragment(q: u32, from: u32, bytes: u32): u32 {
   let mbuf = load<u32>(q, L.GUEST_QUEUE_COALESCING);
   if (infoFragment & L.PPI_PACKET_ID_FIRST) {
     dropCoalescing(q);
-    mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL));
+    mbuf = newMbuf(q, coalescingPool(q));
     if (mbuf == 0) return 0;
     store<u32>(mbuf, infoFlags, L.MBUF_FLAGS); // with IP_UNFINISHED until it is whole: what the first piece says holds
     describe(q, mbuf, infoFlags);
+    store<u32>(q, mbuf, L.GUEST_QUEUE_COALESCING_LAST);
     store<u32>(mbuf, bytes, L.MBUF_MSS); // headers still included
     store<u32>(q, mbuf, L.GUEST_QUEUE_COALESCING);
     store<u32>(q, 0, L.GUEST_QUEUE_COALESCED_FRAGMENTS);
   } else if (mbuf == 0) return bad(q, L.GUEST_QUEUE_RX_BAD_COALESCING);
-  const have = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
+  const have = load<u32>(mbuf, L.MBUF_PACKET_LENGTH);
   const fragments = load<u32>(q, L.GUEST_QUEUE_COALESCED_FRAGMENTS) + 1;
-  if (fragments > MAX_FRAGMENTS || have + bytes > tailroom(mbuf)) return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
-  copyBytes(load<u32>(mbuf, L.MBUF_DATA) + have, from, bytes);
-  store<u32>(mbuf, have + bytes, L.MBUF_DATA_LENGTH);
+  if (fragments > MAX_FRAGMENTS || have + bytes > MAX_FRAME) return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
+  const pool = load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL) != 0 ? 0 : load<u32>(q, L.GUEST_QUEUE_RX_POOL);
+  const last = appendChain(pool, mbuf, load<u32>(q, L.GUEST_QUEUE_COALESCING_LAST), from, bytes);
+  if (last == 0) return bad(q, pool == 0 ? L.GUEST_QUEUE_RX_TOO_BIG : L.GUEST_QUEUE_RX_NO_MBUF);
+  store<u32>(q, last, L.GUEST_QUEUE_COALESCING_LAST);
   store<u32>(q, fragments, L.GUEST_QUEUE_COALESCED_FRAGMENTS);
   if (!(infoFragment & L.PPI_PACKET_ID_LAST)) return 0;
   if (have + bytes < 14) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
   store<u32>(q, 0, L.GUEST_QUEUE_COALESCING);
-  store<u32>(mbuf, have + bytes, L.MBUF_PACKET_LENGTH);
-  finishFlags(q, mbuf, load<u32>(mbuf, L.MBUF_FLAGS), have + bytes);
+  finishFlags(q, mbuf, load<u32>(mbuf, L.MBUF_FLAGS));
   finishCoalesced(mbuf, have + bytes);
   count(q + L.GUEST_QUEUE_RX_COALESCED, 1);
   count(q + L.GUEST_QUEUE_RX_COALESCED_FRAGMENTS, fragments);
@@ -185,11 +147,12 @@ function addFragment(q: u32, from: u32, bytes: u32): u32 {
 }
 
 /** A coalesced TCP packet says how large its segments were: the first fragment less its headers. */
-function finishCoalesced(mbuf: u32, bytes: u32): void {
+function finishCoalesced(mbuf: u32, total: u32): void {
   const data = load<u32>(mbuf, L.MBUF_DATA);
+  const bytes = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
   const first = load<u32>(mbuf, L.MBUF_MSS);
   store<u32>(mbuf, 0, L.MBUF_MSS);
-  if (bytes < 54 || first == bytes) return;
+  if (bytes < 54 || first == total) return;
   let flags = load<u32>(mbuf, L.MBUF_FLAGS);
   const type = load<u16>(data + 12);
   let l4: u32 = 0;
@@ -209,22 +172,22 @@ function finishCoalesced(mbuf: u32, bytes: u32): void {
 }
 
 /** What the flags of a whole packet ask for, other than nothing. */
-function finishFlags(q: u32, mbuf: u32, flags: u32, bytes: u32): void {
+function finishFlags(q: u32, mbuf: u32, flags: u32): void {
   store<u32>(mbuf, flags & ~IP_UNFINISHED, L.MBUF_FLAGS);
-  if (flags & IP_UNFINISHED) finishIpHeader(load<u32>(mbuf, L.MBUF_DATA), bytes);
+  if (flags & IP_UNFINISHED) finishIpHeader(load<u32>(mbuf, L.MBUF_DATA), load<u32>(mbuf, L.MBUF_DATA_LENGTH));
   if (flags & L.PACKET_FLAG_RX_L4_GOOD) goodChecksums++;
   if (flags & (L.PACKET_FLAG_RX_L4_BAD | L.PACKET_FLAG_RX_IP_BAD)) count(q + L.GUEST_QUEUE_RX_CHECKSUM_BAD, 1);
 }
 
-/** A buffer for a frame that the pool at hand cannot take; 0 = there is none. */
-function otherMbuf(q: u32, bytes: u32): u32 {
-  let mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_POOL));
-  if (mbuf == 0 || bytes <= tailroom(mbuf)) return mbuf;
-  freeChain(mbuf);
-  mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL));
-  if (mbuf == 0 || bytes <= tailroom(mbuf)) return mbuf;
-  freeChain(mbuf);
-  return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
+/** A frame for which this thread has no buffer at hand, or that is longer than one. Returns an mbuf, or 0: it is dropped. */
+function receiveOther(q: u32, pool: u32, from: u32, bytes: u32): u32 {
+  const mbuf = newMbuf(q, pool);
+  if (mbuf == 0) return 0;
+  if (bytes > tailroom(mbuf)) return receiveLong(q, mbuf, from, bytes);
+  const data = load<u32>(mbuf, L.MBUF_DATA);
+  reset(mbuf, data, bytes, 0);
+  copyBytes(data, from, bytes);
+  return mbuf;
 }
 
 /** One RNDIS packet message of `bytes` bytes. Returns an mbuf, or 0 when it gave none. */
@@ -253,22 +216,21 @@ function receiveFrame(q: u32, at: u32, bytes: u32): u32 {
   }
   if (load<u32>(q, L.GUEST_QUEUE_COALESCING) != 0) dropCoalescing(q);
   if (dataBytes < 14) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
+  const from = at + BODY + dataOffset;
   const pool = load<u32>(q, L.GUEST_QUEUE_RX_POOL);
   let mbuf: u32;
-  let data: u32;
   if (hasBuffer(pool, dataBytes)) {
     mbuf = pop(pool);
-    data = freshData(pool, mbuf);
+    const data = freshData(pool, mbuf);
+    reset(mbuf, data, dataBytes, flags);
+    copyBytes(data, from, dataBytes);
   } else {
-    mbuf = otherMbuf(q, dataBytes);
+    mbuf = receiveOther(q, pool, from, dataBytes);
     if (mbuf == 0) return 0;
-    data = load<u32>(mbuf, L.MBUF_DATA);
   }
-  reset(mbuf, data, dataBytes, flags);
-  copyBytes(data, at + BODY + dataOffset, dataBytes);
   if (flags != 0) {
     describe(q, mbuf, flags);
-    finishFlags(q, mbuf, flags, dataBytes);
+    finishFlags(q, mbuf, flags);
   }
   receivedBytes += dataBytes;
   return mbuf;

@@ -1,7 +1,16 @@
 // virtio_net_hdr, the 12 bytes that a TAP device puts in front of each packet (VIRTIO 1.2, 5.1.6; num_buffers unused).
 // The kernel relays what the sender's machine wrote there, so nothing of it is believed without a look at the packet.
-import { checksumFinish, finishIpv4, fold, packetPseudoSum, sum32, udpBytes } from './checksum';
-import { frameGather } from './frame';
+import {
+  checksumFinish,
+  finishIpv4,
+  fold,
+  headerVerdict,
+  packetPseudoSum,
+  sum32,
+  transportVerdict,
+  udpBytes,
+} from './checksum';
+import { chainGather, frameGather } from './frame';
 import {
   FRAGMENT_ADDRESS,
   FRAGMENT_BYTES,
@@ -28,6 +37,9 @@ import {
   PACKET_FLAG_IPV4,
   PACKET_FLAG_IPV6,
   PACKET_FLAG_RX_COALESCED,
+  PACKET_FLAG_RX_IP_BAD,
+  PACKET_FLAG_RX_IP_GOOD,
+  PACKET_FLAG_RX_L4_BAD,
   PACKET_FLAG_RX_L4_GOOD,
   PACKET_FLAG_TCP,
   PACKET_FLAG_TX_IP_CHECKSUM,
@@ -36,11 +48,16 @@ import {
   PACKET_FLAG_TX_UDP_CHECKSUM,
   PACKET_FLAG_UDP,
   PACKET_FLAG_VLAN,
+  VNET_RX_IP_CHECKSUM,
+  VNET_RX_KEEP_TAG,
+  VNET_RX_TCP_CHECKSUM,
+  VNET_RX_UDP_CHECKSUM,
 } from './generated';
 import { family, fragment, ipEnd, l3, l4, load16, missing, parse, PROTOCOL_TCP, PROTOCOL_UDP, protocol, store16 } from './headers';
 
-const HEADER: u32 = 12;
-const TAG: u32 = 4;
+export const HEADER: u32 = 12;
+export const TAG: u32 = 4;
+const TX_CHECKSUMS: u32 = PACKET_FLAG_TX_TCP_CHECKSUM | PACKET_FLAG_TX_UDP_CHECKSUM;
 // Offsets and values of virtio_net_hdr (little-endian).
 const GSO_TYPE: u32 = 1;
 const HEADER_LENGTH: u32 = 2;
@@ -56,12 +73,12 @@ const GSO_UDP_L4: u32 = 5;
 const GSO_ECN: u32 = 0x80;
 
 // The packet that take() read.
-let data: u32 = 0;
-let length: u32 = 0;
-let flags: u32 = 0;
-let vlanTci: u32 = 0;
-let mss: u32 = 0;
-let l4Offset: u32 = 0;
+export let data: u32 = 0;
+export let length: u32 = 0;
+export let flags: u32 = 0;
+export let vlanTci: u32 = 0;
+export let mss: u32 = 0;
+export let l4Offset: u32 = 0;
 
 /** Offset of the payload behind a whole TCP or UDP header of the packet that parse() saw last, or 0. */
 function payloadOffset(packet: u32): u32 {
@@ -72,8 +89,8 @@ function payloadOffset(packet: u32): u32 {
   return bytes >= 20 && l4 + bytes <= ipEnd ? l4 + bytes : 0;
 }
 
-/** Reads header and packet. False when they disagree. */
-function take(header: u32, bytes: u32): bool {
+/** Reads header and packet. `options`: VNET_RX, of which only KEEP_TAG counts here. False when they disagree. */
+export function take(header: u32, bytes: u32, options: u32): bool {
   if (bytes < HEADER + 14) return false;
   const vnetFlags = <u32>load<u8>(header);
   const gso = <u32>load<u8>(header, GSO_TYPE) & ~GSO_ECN;
@@ -89,7 +106,7 @@ function take(header: u32, bytes: u32): bool {
   const partial = (vnetFlags & NEEDS_CHECKSUM) != 0;
   if (partial && (start < 14 || start + field + 2 > length)) return false;
 
-  if (load16(data + 12) == 0x8100 && length >= 14 + TAG) {
+  if ((options & VNET_RX_KEEP_TAG) == 0 && load16(data + 12) == 0x8100 && length >= 14 + TAG) {
     if (partial && start < 14 + TAG) return false;
     vlanTci = load16(data + 14);
     flags |= PACKET_FLAG_VLAN;
@@ -138,20 +155,65 @@ function take(header: u32, bytes: u32): bool {
   return true;
 }
 
-export function vnetToMbuf(mbuf: u32, bytes: u32): u32 {
-  if (!take(load<u32>(mbuf, MBUF_DATA) - HEADER, bytes)) return 0;
-  store<u32>(mbuf, data, MBUF_DATA);
-  store<u32>(mbuf, length, MBUF_DATA_LENGTH);
-  store<u32>(mbuf, length, MBUF_PACKET_LENGTH);
+/** Makes of what take() found what a program that asked for `options` expects: verdicts on the checksums that it named,
+ *  complete checksums otherwise. */
+export function settle(options: u32): void {
+  if (flags & PACKET_FLAG_TX_TSO) {
+    // It never left this machine: nothing can have damaged it.
+    flags |= PACKET_FLAG_RX_COALESCED | PACKET_FLAG_RX_L4_GOOD;
+    if (family == 4) flags |= PACKET_FLAG_RX_IP_GOOD;
+    return;
+  }
+  const transport = flags & (PACKET_FLAG_TCP | PACKET_FLAG_UDP);
+  const wanted = (options & (transport == PACKET_FLAG_TCP ? VNET_RX_TCP_CHECKSUM : VNET_RX_UDP_CHECKSUM)) != 0;
+  if ((flags & TX_CHECKSUMS) != 0) {
+    if (wanted) flags |= PACKET_FLAG_RX_L4_GOOD;
+    else {
+      checksumFinish(data, length, flags & TX_CHECKSUMS, l4Offset);
+      flags &= ~TX_CHECKSUMS;
+    }
+  } else if (transport != 0 && wanted && (flags & PACKET_FLAG_RX_L4_GOOD) == 0) {
+    const verdict = transportVerdict(data);
+    if (verdict != 2) flags |= verdict == 1 ? PACKET_FLAG_RX_L4_GOOD : PACKET_FLAG_RX_L4_BAD;
+  }
+  if ((options & VNET_RX_IP_CHECKSUM) != 0 && (flags & PACKET_FLAG_IPV4) != 0)
+    flags |= headerVerdict(data) == 1 ? PACKET_FLAG_RX_IP_GOOD : PACKET_FLAG_RX_IP_BAD;
+}
+
+/** What take() found, except for where the packet is. */
+@inline
+export function putCells(mbuf: u32): void {
   store<u32>(mbuf, flags, MBUF_FLAGS);
   store<u32>(mbuf, vlanTci, MBUF_VLAN_TCI);
   store<u32>(mbuf, mss, MBUF_MSS);
   store<u32>(mbuf, l4Offset, MBUF_L4_OFFSET);
+}
+
+/** The packet lies in the mbuf's own data room. */
+@inline
+function putMbuf(mbuf: u32): void {
+  store<u32>(mbuf, data, MBUF_DATA);
+  store<u32>(mbuf, length, MBUF_DATA_LENGTH);
+  store<u32>(mbuf, length, MBUF_PACKET_LENGTH);
+  putCells(mbuf);
+}
+
+export function vnetToMbuf(mbuf: u32, bytes: u32): u32 {
+  if (!take(load<u32>(mbuf, MBUF_DATA) - HEADER, bytes, 0)) return 0;
+  putMbuf(mbuf);
+  return 1;
+}
+
+/** See datapath.ts. */
+export function vnetReceive(mbuf: u32, bytes: u32, options: u32): u32 {
+  if (!take(load<u32>(mbuf, MBUF_DATA) - HEADER, bytes, options)) return 0;
+  settle(options);
+  putMbuf(mbuf);
   return 1;
 }
 
 export function vnetToFrame(frame: u32, entry: u32, address: u32, bytes: u32): u32 {
-  if (!take(address, bytes)) return 0;
+  if (!take(address, bytes, 0)) return 0;
   store<u32>(entry, data, FRAGMENT_ADDRESS);
   store<u32>(entry, length, FRAGMENT_BYTES);
   store<u32>(frame, entry, FRAME_FRAGMENTS);
@@ -264,15 +326,35 @@ export function mbufToVnet(mbuf: u32): u32 {
   return header;
 }
 
+/** Writes the header, and the tag if there is one, in front of the packet that lies behind both of them. Returns all
+ *  bytes; 0 = refused. */
+function head(destination: u32, bytes: u32, flags: u32, mss: u32, tci: u32): u32 {
+  const shift: u32 = (flags & PACKET_FLAG_VLAN) != 0 ? TAG : 0;
+  const packet = destination + HEADER + shift;
+  if (!describe(destination, packet, bytes, flags, mss, shift)) return 0;
+  if (shift != 0) insertTag(packet, tci);
+  return HEADER + shift + bytes;
+}
+
+/** Where a packet has to lie behind its header and tag. */
+@inline
+function behindHead(destination: u32, flags: u32): u32 {
+  return destination + HEADER + ((flags & PACKET_FLAG_VLAN) != 0 ? TAG : 0);
+}
+
 /** See datapath.ts. Needs 16 bytes more than the frame at `destination`. 0 = refused. */
 export function frameToVnet(frame: u32, destination: u32): u32 {
   const flags = load<u32>(frame, FRAME_FLAGS);
   const bytes = load<u32>(frame, FRAME_LENGTH);
-  const shift: u32 = (flags & PACKET_FLAG_VLAN) != 0 ? TAG : 0;
   if (bytes < 14) return 0;
-  const packet = destination + HEADER + shift;
-  frameGather(frame, packet);
-  if (!describe(destination, packet, bytes, flags, load<u32>(frame, FRAME_MSS), shift)) return 0;
-  if (shift != 0) insertTag(packet, load<u32>(frame, FRAME_VLAN_TCI));
-  return HEADER + shift + bytes;
+  frameGather(frame, behindHead(destination, flags));
+  return head(destination, bytes, flags, load<u32>(frame, FRAME_MSS), load<u32>(frame, FRAME_VLAN_TCI));
+}
+
+/** The same for a chain of mbufs, which stays as it is. */
+export function chainToVnet(mbuf: u32, destination: u32): u32 {
+  const flags = load<u32>(mbuf, MBUF_FLAGS);
+  const bytes = load<u32>(mbuf, MBUF_PACKET_LENGTH);
+  if (bytes < 14 || chainGather(mbuf, behindHead(destination, flags), bytes) != bytes) return 0;
+  return head(destination, bytes, flags, load<u32>(mbuf, MBUF_MSS), load<u32>(mbuf, MBUF_VLAN_TCI));
 }

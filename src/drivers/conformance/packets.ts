@@ -119,7 +119,7 @@ export const packetCases = {
     await rig.start({ ...rig.chains() });
     await rig.linkUp();
     const counts = [1, 2, 3, 5, 8, 16].filter((segments) => segments <= Math.max(maxTxSegments, 2));
-    const frames = counts.map((segments, i) => rig.frame(200 + 90 * segments, i));
+    const frames = counts.map((segments, i) => rig.frame(200 + 80 * segments, i));
     await rig.sendMbufs(frames.map((frame, i) => rig.mbuf(frame, counts[i])));
     if (several) return same(await rig.sent(frames.length), frames);
     // Without the offload a driver may still send them, but never a part of one.

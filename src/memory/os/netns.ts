@@ -1,5 +1,5 @@
 // Network namespaces of the calling thread. In Node the main thread is one; the pool's and workers' threads keep theirs.
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { check, declare } from './libc.js';
 
 const CLONE_NEWNET = 0x40000000;
@@ -59,4 +59,11 @@ export function inNetwork<T>(of: number | string, work: () => T): T {
   } finally {
     closeSync(home);
   }
+}
+
+/** The same for a descriptor. Needs no rights when the calling thread is there already. */
+export function inOpenNetwork<T>(fd: number, work: () => T): T {
+  const [there, here] = [fstatSync(fd), statSync('/proc/thread-self/ns/net')];
+  if (there.ino === here.ino && there.dev === here.dev) return work();
+  return inNetwork(`/proc/self/fd/${fd}`, work);
 }

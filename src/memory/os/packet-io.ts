@@ -5,6 +5,8 @@ import { ERRNO, PacketCalls } from './libc.js';
 import { RWF_NOWAIT, URING_OP, Uring } from './uring.js';
 
 const EAGAIN = ERRNO.EAGAIN!;
+const EIO = ERRNO.EIO!;
+const EBADFD = ERRNO.EBADFD!;
 const EINTR = ERRNO.EINTR!;
 const EOPNOTSUPP = ERRNO.EOPNOTSUPP!;
 
@@ -20,6 +22,8 @@ export interface TapIoOptions {
   readonly mode?: 'auto' | TapMode;
   /** A ring of this thread to use instead of an own one, with at least `batch` entries. Stays the caller's. */
   readonly ring?: PacketRing;
+  /** What finds the interface down or gone is not taken, as if the queue were full; else (default) it counts as refused. */
+  readonly keepWhenDown?: boolean;
 }
 
 /** Most reads of a first try, however many packets the last one brought. */
@@ -41,6 +45,7 @@ export class TapIo {
   readonly #base: number;
   readonly #fd: number;
   readonly #batch: number;
+  readonly #keepWhenDown: boolean;
   #uring: PacketRing | undefined;
   #own: Uring | undefined;
   /** Reads to try first: about what the last time brought, for one too many costs half as much as a packet. */
@@ -56,6 +61,7 @@ export class TapIo {
     this.#base = Number(arena.baseAddress());
     this.#fd = fd;
     this.#batch = batch;
+    this.#keepWhenDown = options.keepWhenDown === true;
     this.lengths = new Int32Array(batch);
     if (options.ring && options.ring.entries < batch) {
       throw new RangeError(`TAP batch of ${batch} packets: the ring has only ${options.ring.entries} entries`);
@@ -157,7 +163,7 @@ export class TapIo {
     const fd = this.#fd;
     for (let i = from; i < count; i++) {
       const written = packetCalls.write(fd, base + (addresses[i]! >>> 0), lengths[i]!);
-      if (written === -EAGAIN) return i;
+      if (this.#keeps(written)) return i;
       if (written < 0) this.#refused(written);
     }
     return count;
@@ -180,13 +186,21 @@ export class TapIo {
         return this.#writePlain(addresses, lengths, done, count);
       }
       let taken = ask;
-      while (taken > 0 && results[taken - 1] === -EAGAIN) taken--;
+      while (taken > 0 && this.#keeps(results[taken - 1]!)) taken--;
       // What found the queue full before a packet that went through is lost: to send it now would be out of order.
       for (let i = 0; i < taken; i++) if (results[i]! < 0) this.#refused(results[i]!);
       done += taken;
       if (taken < ask) break;
     }
     return done;
+  }
+
+  /** True for a packet that was not taken, so that it may be written again. */
+  #keeps(result: number): boolean {
+    if (result === -EAGAIN) return true;
+    if (!this.#keepWhenDown || (result !== -EIO && result !== -EBADFD)) return false;
+    this.lastError = -result;
+    return true;
   }
 
   #refused(result: number): void {

@@ -1,23 +1,17 @@
 // For tests: a TAP interface in a network namespace of its own, and raw packets at its kernel side.
 import { closeSync, writeFileSync } from 'node:fs';
-import { check, declare, declareBytes, ioctl, orError, scratch, scratchBytes, scratchView } from './libc.js';
+import { check, declareBytes, ioctl, orError, scratch, scratchBytes, scratchView } from './libc.js';
+import { interfaceIndex } from './netlink.js';
 import { createNetwork, inNetwork } from './netns.js';
+import { bindPacketSocket, openPacketSocket, PACKET_PROTOCOL } from './packet-socket.js';
 import { openTap } from './tap.js';
 
-const AF_PACKET = 17;
-const SOCK_RAW = 3;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
-const ETH_P_ALL = 3;
 const SIOCGIFFLAGS = 0x8913;
 const SIOCSIFFLAGS = 0x8914;
 const SIOCSIFMTU = 0x8922;
-const SIOCGIFINDEX = 0x8933;
 const IFF_UP = 1;
 const MSG_DONTWAIT = 0x40;
 
-const socket = declare('int socket(int domain, int type, int protocol)');
-const bind = declare('int bind(int fd, uint64 address, uint bytes)');
 const send = declareBytes('int64 send(int fd, const void *from, uint64 bytes, int flags)');
 const recv = declareBytes('int64 recv(int fd, void *to, uint64 bytes, int flags)');
 
@@ -54,21 +48,10 @@ export function openTestTap(options: { readonly multiQueue?: boolean } = {}): Te
       }
       const tap = openTap('test0', options);
       fd = tap.fd;
-      const raw = check(
-        socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, (ETH_P_ALL << 8) & 0xffff),
-        'socket',
-        'AF_PACKET',
-      );
+      const raw = openPacketSocket();
       const test = { fd, name: tap.name, network, socket: raw };
       setInterfaceUp(test, true);
-      request(tap.name);
-      ioctl(raw, SIOCGIFINDEX, scratch.address, 'ioctl(SIOCGIFINDEX)', tap.name);
-      const index = scratchView.getInt32(16, true);
-      scratchBytes.fill(0, 0, 20);
-      scratchView.setUint16(0, AF_PACKET, true);
-      scratchView.setUint16(2, ETH_P_ALL);
-      scratchView.setInt32(4, index, true);
-      check(bind(raw, scratch.address, 20), 'bind', tap.name);
+      bindPacketSocket(raw, interfaceIndex(tap.name), PACKET_PROTOCOL.ALL);
       return test;
     });
   } catch (error) {

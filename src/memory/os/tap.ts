@@ -1,19 +1,23 @@
 // TAP interfaces: packets of the kernel's network stack as reads and writes, each behind a virtio_net_hdr that says which
 // checksums and segmentations are still to be done (linux/if_tun.h).
 import { closeSync, constants, openSync } from 'node:fs';
-import { declare, ioctl, OsError, orError, scratch, scratchBytes, scratchView } from './libc.js';
+import { declare, ERRNO, ioctl, OsError, orError, readTo, scratch, scratchBytes, scratchView } from './libc.js';
+import { isInterfaceName } from './netlink.js';
 
 const TUNSETIFF = 0x400454ca;
+const TUNSETPERSIST = 0x400454cb;
 const TUNSETOFFLOAD = 0x400454d0;
 const TUNSETVNETHDRSZ = 0x400454d8;
+const TUNGETIFF = 0x800454d2;
 const TUNSETCARRIER = 0x400454e2;
+const TUNGETDEVNETNS = 0x54e3;
 const IFF_TAP = 0x0002;
 const IFF_MULTI_QUEUE = 0x0100;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
 const IFREQ_BYTES = 40;
-const NAME_MAX = 15;
-const EINVAL = 22;
+/** Packets that a queue may hold, and more. */
+const DRAIN_MAX = 10_000;
 
 const ioctlCall = declare('int ioctl(int fd, uint64 request, uint64 argument)');
 
@@ -37,8 +41,8 @@ export interface Tap {
  *  kernel to number it, or be empty for "tap%d". Throws OsError: EPERM without CAP_NET_ADMIN, EBUSY when taken. */
 export function openTap(name: string, options: { readonly multiQueue?: boolean } = {}): Tap {
   const bytes = Buffer.from(name);
-  if (bytes.length > NAME_MAX || /[/\s\0:]/.test(name) || name === '.' || name === '..') {
-    throw new RangeError(`TAP name ${JSON.stringify(name)}: expected at most ${NAME_MAX} bytes without / : or space`);
+  if (name !== '' && !isInterfaceName(name)) {
+    throw new RangeError(`TAP name ${JSON.stringify(name)}: expected at most 15 bytes without / : or space`);
   }
   const fd = openSync('/dev/net/tun', constants.O_RDWR | constants.O_NONBLOCK);
   try {
@@ -64,7 +68,7 @@ export function setTapOffload(fd: number, offload: number): number {
   const result = orError(ioctlCall(fd, TUNSETOFFLOAD, offload));
   if (result >= 0) return offload;
   const less = offload & ~uso;
-  if (result !== -EINVAL || less === offload) {
+  if (result !== -ERRNO.EINVAL! || less === offload) {
     throw new OsError('ioctl(TUNSETOFFLOAD)', -result, `0x${offload.toString(16)}`);
   }
   ioctl(fd, TUNSETOFFLOAD, less, 'ioctl(TUNSETOFFLOAD)', `0x${less.toString(16)}`);
@@ -75,4 +79,23 @@ export function setTapOffload(fd: number, offload: number): number {
 export function setTapCarrier(fd: number, up: boolean): void {
   scratchView.setInt32(0, up ? 1 : 0, true);
   ioctl(fd, TUNSETCARRIER, scratch.address, 'ioctl(TUNSETCARRIER)', up ? 'up' : 'down');
+}
+
+/** Whether the interface stays when its last queue is closed. Throws OsError. */
+export const setTapPersistent = (fd: number, on: boolean): void =>
+  void ioctl(fd, TUNSETPERSIST, on ? 1 : 0, 'ioctl(TUNSETPERSIST)', `descriptor ${fd}`);
+
+/** What the interface is called now, or undefined when it was removed. */
+export function tapName(fd: number): string | undefined {
+  if (orError(ioctlCall(fd, TUNGETIFF, scratch.address)) < 0) return undefined;
+  return Buffer.from(scratchBytes.subarray(0, 16)).toString().split('\0')[0];
+}
+
+/** Descriptor of the network namespace in which the interface is now; the caller closes it. Throws OsError. */
+export const openTapNetwork = (fd: number): number =>
+  ioctl(fd, TUNGETDEVNETNS, 0, 'ioctl(TUNGETDEVNETNS)', `descriptor ${fd}`);
+
+/** Throws away what waits in a queue. */
+export function drainTap(fd: number): void {
+  for (let i = 0; i < DRAIN_MAX && readTo(fd, scratch.address, scratch.bytes) > 0; i++);
 }

@@ -1,0 +1,247 @@
+// A network interface through rtnetlink(7): its state, changes to it, and word of changes that others make. By number, so that
+// another name does not matter.
+import { closeSync } from 'node:fs';
+import { check, declare, declareBytes, ERRNO, OsError, orError, scratch, scratchView } from './libc.js';
+
+const AF_NETLINK = 16;
+const SOCK_RAW = 3;
+const SOCK_CLOEXEC = 0o2000000;
+const SOCK_NONBLOCK = 0o4000;
+const GROUP_LINK = 1;
+const MESSAGE = { ERROR: 2, NEW_LINK: 16, DEL_LINK: 17, GET_LINK: 18, SET_LINK: 19 } as const;
+const FLAG = { REQUEST: 1, ACKNOWLEDGE: 4 } as const;
+const ATTRIBUTE = { ADDRESS: 1, NAME: 3, MTU: 4, STATS64: 23, MIN_MTU: 50, MAX_MTU: 51 } as const;
+const HEADER_BYTES = 16; // struct nlmsghdr
+const INFO_BYTES = 16; // struct ifinfomsg
+const IFF_UP = 1;
+const IFF_RUNNING = 0x40;
+/** Fields of struct rtnl_link_stats64 before tx_dropped. */
+const TX_DROPPED = 7;
+const NAME_MAX = 15;
+const BUFFER_BYTES = 32_768;
+
+const socketCall = declare('int socket(int domain, int type, int protocol)');
+const bindCall = declare('int bind(int fd, uint64 address, uint bytes)');
+const sendCall = declareBytes('int64 send(int fd, const void *from, uint64 bytes, int flags)');
+const recvCall = declareBytes('int64 recv(int fd, void *to, uint64 bytes, int flags)');
+const indexOf = declare('uint if_nametoindex(str name)');
+
+export interface InterfaceState {
+  readonly index: number;
+  readonly name: string;
+  /** ARPHRD number: 1 = Ethernet. */
+  readonly type: number;
+  /** Set up by the administrator. */
+  readonly up: boolean;
+  /** Up, and with a carrier. */
+  readonly running: boolean;
+  readonly mtu: number;
+  readonly minMtu: number;
+  /** 0 = the kernel does not say. */
+  readonly maxMtu: number;
+  readonly mac: Uint8Array;
+  /** Packets that it dropped on the way out. */
+  readonly txDropped: number;
+}
+
+/** True for what Linux takes as an interface's name. */
+export const isInterfaceName = (name: string): boolean =>
+  name !== '' && Buffer.byteLength(name) <= NAME_MAX && !/[/\s\0:]/.test(name) && name !== '.' && name !== '..';
+
+/** Number of an interface in the calling thread's namespace. Throws OsError (ENODEV). */
+export function interfaceIndex(name: string): number {
+  const index = isInterfaceName(name) ? indexOf(name) : 0;
+  if (index === 0) throw new OsError('if_nametoindex', ERRNO.ENODEV!, name);
+  return index;
+}
+
+/** One interface, in the network namespace where it was opened. */
+export class NetworkInterface {
+  readonly index: number;
+  readonly #about: string;
+  readonly #requests: number;
+  readonly #news: number;
+  readonly #buffer = new Uint8Array(BUFFER_BYTES);
+  readonly #view = new DataView(this.#buffer.buffer);
+  #sequence = 0;
+
+  /** In the calling thread's namespace. Throws OsError (ENODEV). */
+  constructor(name: string) {
+    this.#about = name;
+    this.index = interfaceIndex(name);
+    this.#requests = openNetlink(0);
+    try {
+      this.#news = openNetlink(GROUP_LINK);
+    } catch (error) {
+      closeSync(this.#requests);
+      throw error;
+    }
+  }
+
+  /** Throws OsError (ENODEV when it is gone). */
+  state(): InterfaceState {
+    this.#request(MESSAGE.GET_LINK, 0, 0, []);
+    const length = this.#answer('RTM_GETLINK');
+    const kind = this.#view.getUint16(4, true);
+    if (kind !== MESSAGE.NEW_LINK) throw new OsError('RTM_GETLINK', ERRNO.EPROTO!, this.#about);
+    return this.#parse(length);
+  }
+
+  /** Brings it up or down. Throws OsError (EPERM). */
+  setUp(up: boolean): void {
+    this.#change(up ? IFF_UP : 0, IFF_UP, []);
+  }
+
+  /** Throws OsError (EINVAL: out of its range). */
+  setMtu(mtu: number): void {
+    const value = new Uint8Array(4);
+    new DataView(value.buffer).setUint32(0, mtu, true);
+    this.#change(0, 0, [{ type: ATTRIBUTE.MTU, value }]);
+  }
+
+  /** Throws OsError (EBUSY: not while it is up; EOPNOTSUPP). */
+  setMac(mac: Uint8Array): void {
+    this.#change(0, 0, [{ type: ATTRIBUTE.ADDRESS, value: mac }]);
+  }
+
+  /** What happened to it since the last call, without waiting. 'removed' also when it went to another namespace. */
+  news(): 'changed' | 'removed' | undefined {
+    let found: 'changed' | undefined;
+    for (;;) {
+      const length = orError(recvCall(this.#news, this.#buffer, BUFFER_BYTES, 0));
+      if (length === -ERRNO.ENOBUFS!)
+        found = 'changed'; // some were lost
+      else if (length <= 0) return found;
+      for (let at = 0; at + HEADER_BYTES + INFO_BYTES <= length; ) {
+        const bytes = this.#view.getUint32(at, true);
+        if (bytes < HEADER_BYTES || at + bytes > length) break;
+        // Of family AF_UNSPEC: bridges have their own news of their ports.
+        if (this.#buffer[at + HEADER_BYTES] === 0 && this.#view.getInt32(at + HEADER_BYTES + 4, true) === this.index) {
+          if (this.#view.getUint16(at + 4, true) === MESSAGE.DEL_LINK) return 'removed';
+          found = 'changed';
+        }
+        at += (bytes + 3) & ~3;
+      }
+    }
+  }
+
+  /** Speed in Mbit/s, 0 = unknown, and duplex and negotiation, as the driver says. */
+  speed(): { readonly mbps: number; readonly fullDuplex: boolean; readonly autonegotiated: boolean } {
+    return ethtoolSpeed(this.#requests, this.state().name);
+  }
+
+  close(): void {
+    closeSync(this.#requests);
+    closeSync(this.#news);
+  }
+
+  #change(flags: number, mask: number, attributes: readonly { type: number; value: Uint8Array }[]): void {
+    this.#request(MESSAGE.SET_LINK, flags, mask, attributes);
+    this.#answer('RTM_SETLINK');
+  }
+
+  #request(
+    type: number,
+    flags: number,
+    mask: number,
+    attributes: readonly { readonly type: number; readonly value: Uint8Array }[],
+  ): void {
+    const view = this.#view;
+    this.#buffer.fill(0, 0, 256);
+    let length = HEADER_BYTES + INFO_BYTES;
+    for (const { type: attribute, value } of attributes) {
+      view.setUint16(length, 4 + value.length, true);
+      view.setUint16(length + 2, attribute, true);
+      this.#buffer.set(value, length + 4);
+      length += (4 + value.length + 3) & ~3;
+    }
+    view.setUint32(0, length, true);
+    view.setUint16(4, type, true);
+    view.setUint16(6, FLAG.REQUEST | (type === MESSAGE.GET_LINK ? 0 : FLAG.ACKNOWLEDGE), true);
+    view.setUint32(8, ++this.#sequence, true);
+    view.setInt32(HEADER_BYTES + 4, this.index, true);
+    view.setUint32(HEADER_BYTES + 8, flags, true);
+    view.setUint32(HEADER_BYTES + 12, mask, true);
+    check(sendCall(this.#requests, this.#buffer, length, 0), 'send', `to rtnetlink for ${this.#about}`);
+  }
+
+  /** The answer to the last request, which is there once it was sent; its length. Throws OsError. */
+  #answer(request: string): number {
+    for (;;) {
+      const length = check(recvCall(this.#requests, this.#buffer, BUFFER_BYTES, 0), request, this.#about);
+      if (length < HEADER_BYTES || this.#view.getUint32(8, true) !== this.#sequence) continue;
+      if (this.#view.getUint16(4, true) !== MESSAGE.ERROR) return length;
+      const error = length < HEADER_BYTES + 4 ? -ERRNO.EPROTO! : this.#view.getInt32(HEADER_BYTES, true);
+      if (error < 0) throw new OsError(request, -error, this.#about);
+      return length;
+    }
+  }
+
+  #parse(length: number): InterfaceState {
+    const view = this.#view;
+    const flags = view.getUint32(HEADER_BYTES + 8, true);
+    const state = {
+      ...{ index: this.index, name: this.#about, type: view.getUint16(HEADER_BYTES + 2, true) },
+      ...{ up: (flags & IFF_UP) !== 0, running: (flags & IFF_UP) !== 0 && (flags & IFF_RUNNING) !== 0 },
+      ...{ mtu: 0, minMtu: 0, maxMtu: 0, mac: new Uint8Array(6), txDropped: 0 },
+    };
+    for (let at = HEADER_BYTES + INFO_BYTES; at + 4 <= length; ) {
+      const bytes = view.getUint16(at, true);
+      if (bytes < 4 || at + bytes > length) break;
+      const value = at + 4;
+      const size = bytes - 4;
+      const type = view.getUint16(at + 2, true) & 0x3fff;
+      if (type === ATTRIBUTE.NAME) state.name = text(this.#buffer.subarray(value, value + size));
+      else if (type === ATTRIBUTE.ADDRESS && size === 6) state.mac = this.#buffer.slice(value, value + 6);
+      else if (type === ATTRIBUTE.MTU && size === 4) state.mtu = view.getUint32(value, true);
+      else if (type === ATTRIBUTE.MIN_MTU && size === 4) state.minMtu = view.getUint32(value, true);
+      else if (type === ATTRIBUTE.MAX_MTU && size === 4) state.maxMtu = view.getUint32(value, true);
+      else if (type === ATTRIBUTE.STATS64 && size >= (TX_DROPPED + 1) * 8)
+        state.txDropped = Number(view.getBigUint64(value + TX_DROPPED * 8, true));
+      at += (bytes + 3) & ~3;
+    }
+    return state;
+  }
+}
+
+const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString().split('\0')[0]!;
+
+/** `groups`: what to hear of without asking. */
+function openNetlink(groups: number): number {
+  const fd = check(socketCall(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), 'socket', 'rtnetlink');
+  scratchView.setUint16(0, AF_NETLINK, true); // struct sockaddr_nl
+  scratchView.setUint16(2, 0, true);
+  scratchView.setUint32(4, 0, true);
+  scratchView.setUint32(8, groups, true);
+  try {
+    check(bindCall(fd, scratch.address, 12), 'bind', 'rtnetlink');
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+const SIOCETHTOOL = 0x8946;
+const ETHTOOL_GSET = 1;
+const SPEED_UNKNOWN = 0xffff_ffff;
+const ioctlCall = declare('int ioctl(int fd, uint64 request, uint64 argument)');
+
+/** struct ethtool_cmd of an interface; any socket of its namespace will do. */
+function ethtoolSpeed(fd: number, name: string) {
+  const command = 40; // behind struct ifreq
+  for (let at = 0; at < command + 44; at += 4) scratchView.setUint32(at, 0, true);
+  Buffer.from(name).forEach((byte, i) => {
+    scratchView.setUint8(i, byte);
+  });
+  scratchView.setBigUint64(16, BigInt(scratch.address + command), true);
+  scratchView.setUint32(command, ETHTOOL_GSET, true);
+  if (orError(ioctlCall(fd, SIOCETHTOOL, scratch.address)) < 0)
+    return { mbps: 0, fullDuplex: true, autonegotiated: false };
+  const mbps = scratchView.getUint16(command + 28, true) * 65_536 + scratchView.getUint16(command + 12, true);
+  return {
+    mbps: mbps === SPEED_UNKNOWN || mbps === 0xffff ? 0 : mbps,
+    fullDuplex: scratchView.getUint8(command + 14) !== 0,
+    autonegotiated: scratchView.getUint8(command + 18) !== 0,
+  };
+}
