@@ -64,6 +64,11 @@ export class CaptureCursor {
     return this.#format !== 'none';
   }
 
+  /** Whether packets can be read from any position at which one begins: what is said of them stands at the file's beginning alone. */
+  get seekable(): boolean {
+    return this.#format === 'pcap';
+  }
+
   /** Looks at bytes[at] to bytes[end - 1]: bytes used by what is there, 0 when it is not there in full. Throws WireError. */
   next(bytes: Uint8Array, at: number, end: number): number {
     const used =

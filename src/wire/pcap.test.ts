@@ -117,7 +117,11 @@ test('malformed files are WireErrors, and the first error is final', () => {
 });
 
 test('the time in two cells is the time', () => {
-  const unit = fc.oneof(fc.constantFrom(0, 3, 6, 9, 0x80 | 10, 12), fc.nat(63), fc.nat(63).map((n) => 0x80 | n));
+  const unit = fc.oneof(
+    fc.constantFrom(0, 3, 6, 9, 0x80 | 10, 12),
+    fc.nat(63),
+    fc.nat(63).map((n) => 0x80 | n),
+  );
   const half = fc.nat(0xffff_ffff);
   fc.assert(
     fc.property(unit, fc.constantFrom(0, 1, 1_000_000), half, half, (exponent, offset, high, low) => {

@@ -11,6 +11,10 @@ export const PCAPNG_BLOCK = {
 
 const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
 const OPTION = { END: 0, COMMENT: 1, INTERFACE_NAME: 2, TIMESTAMP_RESOLUTION: 9, TIMESTAMP_OFFSET: 14 } as const;
+/** Options of packet blocks, 4 bytes each. */
+export const PACKET_OPTION = { FLAGS: 2, QUEUE: 6 } as const;
+/** Values of PACKET_OPTION.FLAGS. */
+export const PACKET_DIRECTION = { INBOUND: 1, OUTBOUND: 2 } as const;
 const NANOSECOND_RESOLUTION = 9;
 const UNKNOWN_LENGTH = 0xffffffffffffffffn;
 /** Longest block that a reader takes. */
