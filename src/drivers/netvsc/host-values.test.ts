@@ -277,11 +277,15 @@ for (const [what, sectionBytes] of [
 }
 
 test('9. more receive sections than the buffer holds: refused before anything is made for them', (t) =>
-  refused(t, /NVSP receive buffer: expected sections within 1048576 bytes, got 4294967295 of 1806 bytes/, ({ host }) => {
-    host.answers.set('nvsp 101', (made, request) =>
-      made.complete(request, words(102, 1, 1, 0, 1806, 0xffff_ffff, 0xffff_ffff)),
-    );
-  }));
+  refused(
+    t,
+    /NVSP receive buffer: expected sections within 1048576 bytes, got 4294967295 of 1806 bytes/,
+    ({ host }) => {
+      host.answers.set('nvsp 101', (made, request) =>
+        made.complete(request, words(102, 1, 1, 0, 1806, 0xffff_ffff, 0xffff_ffff)),
+      );
+    },
+  ));
 
 for (const granted of [4, 64, 0xffff_ffff]) {
   test(`9. ${granted} subchannels where 3 were asked for: refused, the port goes on with one`, async (t) => {
@@ -350,7 +354,8 @@ test('10. indications whose buffers are not there', async (t) => {
 test('11. no answer to the first message: an error in time', { timeout: 60_000 }, (t) =>
   refused(t, /NVSP init 0x60001: no init complete from the host within \d+ ms/, ({ host }) => {
     host.answers.set('nvsp 1', () => {});
-  }));
+  }),
+);
 
 test('11. what else comes while an answer is waited for disturbs nobody', async (t) => {
   const noise: Answer = (host, _request, usual) => {

@@ -10,7 +10,8 @@ import type { PortConfig } from '../../ethdev/types.js';
 import { Arena } from '../../memory/arena.js';
 import { linuxSystem } from '../../memory/os/mman.js';
 import { FakeHost, words } from '../../netvsc/fake-host.js';
-import { createMemoryBus, type MemoryBus, type MemoryBusOptions } from '../../vmbus/memory/bus.js';
+import type { GuestMemory, VmbusDevice, VmbusOffer } from '../../vmbus/device.js';
+import { createMemoryBus, type MemoryBus, type MemoryBusOptions, type MemoryPair } from '../../vmbus/memory/bus.js';
 import { netvscDriver } from './netvsc.js';
 import { NetvscPort } from './port.js';
 
@@ -22,6 +23,8 @@ let shared: { arena: Arena; datapath: Datapath } | undefined;
 
 export interface FakeRigOptions extends MemoryBusOptions {
   readonly devargs?: string;
+  /** Added to page frame numbers. */
+  readonly pfnOffset?: bigint;
   /** Before the driver attaches. */
   readonly prepare?: (rig: FakeRig) => void;
 }
@@ -38,6 +41,7 @@ export class FakeRig {
   readonly lines: string[] = [];
   port!: Port;
   pool!: Mempool;
+  readonly #device: VmbusDevice;
   readonly #context: DriverContext;
   readonly #pools: Mempool[] = [];
   readonly #packets: { address: number; bytes: number };
@@ -53,7 +57,9 @@ export class FakeRig {
       ...{ ringBytes: 128 << 10, receiveBytes: 1 << 20, sendBytes: 512 << 10 },
       ...options,
     });
-    this.host = new FakeHost(this.bus.pairs[0]!.offer);
+    const { device, offer } = moved(this.bus.pairs[0]!, options.pfnOffset ?? 0n);
+    this.host = new FakeHost(offer);
+    this.#device = device;
     this.#packets = { address: this.bus.memory.allocate('packets', PACKETS_BYTES), bytes: PACKETS_BYTES };
     this.mbufs = new Mbufs(arena, datapath, this.#reserve('mbufs', MBUFS_BYTES));
     this.handles = this.#reserve('handles', 4 * BURST);
@@ -76,7 +82,7 @@ export class FakeRig {
   }
 
   async probe(devargs = ''): Promise<Port> {
-    const { device } = this.bus.pairs[0]!;
+    const device = this.#device;
     const impl = await this.run(NetvscPort.open(this.#context, device.uuid, device, new Devargs(devargs, device.uuid)));
     this.port = new Port(0, device.uuid, netvscDriver, impl, this.#context);
     return this.port;
@@ -171,6 +177,22 @@ export class FakeRig {
     this.#taken.push(address);
     return address;
   }
+}
+
+/** The same device, whose pages have other numbers on both sides. */
+function moved({ device, offer }: MemoryPair, by: bigint): MemoryPair {
+  if (by === 0n) return { device, offer };
+  const memory: GuestMemory = Object.create(device.memory, {
+    pfn: { value: (address: number) => device.memory.pfn(address) + by },
+  });
+  const mapGuestPage: VmbusOffer['mapGuestPage'] = (pfn) => {
+    const region = offer.mapGuestPage(pfn - by);
+    return region && { ...region, pfn: region.pfn + by };
+  };
+  return {
+    device: Object.create(device, { memory: { value: memory } }),
+    offer: Object.create(offer, { mapGuestPage: { value: mapGuestPage } }),
+  };
 }
 
 function side(): { arena: Arena; datapath: Datapath } {
