@@ -6,6 +6,7 @@ import { addDevbind } from './devbind.js';
 import { addGuest } from './guest.js';
 import { addHost } from './host.js';
 import { addRun } from './run.js';
+import { addTestpmd } from './testpmd.js';
 
 function makeProgram(): Command {
   const program = new Command('netvsc')
@@ -18,6 +19,7 @@ function makeProgram(): Command {
   addGuest(program);
   addDevbind(program);
   addRun(program);
+  addTestpmd(program);
   const commands = program.commands.flatMap((command) => [command, ...command.commands]);
   for (const command of commands) command.copyInheritedSettings(program).exitOverride();
   return program.exitOverride();

@@ -32,10 +32,18 @@ export interface Datapath {
   /** Drops a reference to an EXTERNAL_BUFFER. */
   externalDrop(external: number): void;
 
+  /** Copies `bytes` bytes behind the packet `head`, whose last segment is `last`, to further mbufs of `pool` (0: none) where it is full. Returns
+   *  the last segment then; 0 = no mbuf is left, what was copied stays in the chain. */
+  appendChain(pool: number, head: number, last: number, from: number, bytes: number): number;
   /** Puts up to `count` mbuf chains into a HANDLE_RING and counts them in PORT_COUNTERS; returns how many, from the front. */
   handlePut(ring: number, handles: number, count: number, counters: number): number;
   /** Takes up to `max` mbuf chains out of a HANDLE_RING and counts them. */
   handleTake(ring: number, handles: number, max: number, counters: number): number;
+  /** Copies up to `count` mbuf chains into a queue to another process (SHARED_RING_END) and frees them; returns how many, from the front.
+   *  What is longer than the peer takes is freed and counted as an error. */
+  sharedPut(end: number, handles: number, count: number, counters: number): number;
+  /** Copies up to `max` frames out of such a queue into mbufs of its pool. */
+  sharedTake(end: number, handles: number, max: number, counters: number): number;
 
   /** Sends up to `count` mbuf chains; returns how many were taken (the driver owns those from then on). */
   guestSend(queue: number, handles: number, count: number): number;
@@ -43,8 +51,18 @@ export interface Datapath {
   guestPoll(queue: number, handles: number, max: number): number;
   /** Writes waiting receive completions. Returns how many still wait. */
   guestFlush(queue: number): number;
+  /** How many ranges of the receive buffer mbufs still show. `last`: ranges that are not delivered yet are given up. */
+  guestLent(queue: number, last: 0 | 1): number;
   /** Frees every buffer that the queue holds (sends in flight, packet under assembly): the channel is closed. */
   guestAbandon(queue: number): void;
+
+  /** A port's receive burst: packets that wait in the GUEST_PORT's list, then guestPoll, then what the port does to them (types, hash,
+   *  tags, filters, counters). */
+  portReceive(port: number, handles: number, max: number): number;
+  /** guestSend for a port; looks for completions itself when it needs them. */
+  portSend(port: number, handles: number, count: number): number;
+  /** Reads the ring into the port's list of waiting packets. Returns how many came, those that found no room included. */
+  portStage(port: number): number;
 
   /** Makes every suballocation free. */
   hostReset(channel: number): void;
@@ -89,6 +107,18 @@ export interface Datapath {
   /** Reads the virtio_net_hdr (VNET_HEADER_BYTES before `data`) of a packet from a TAP into the mbuf's cells; takes an 802.1Q tag out
    *  of the data. `bytes` counts header and packet. 0 = header and packet disagree; the mbuf is left for the caller to free. */
   vnetToMbuf(mbuf: number, bytes: number): number;
+  /** Passes over a burst of mbufs (u32 array at `handles`), as testpmd's modes want them; `stream` is a FORWARD_STREAM. Headers
+   *  are looked for in the first segment. */
+  forwardMac(stream: number, handles: number, count: number): void;
+  forwardMacSwap(handles: number, count: number): void;
+  /** Ethernet and IP addresses and TCP or UDP ports change places. */
+  forwardSwap5(handles: number, count: number): void;
+  /** As forwardMac, with fresh checksums; counts wrong ones that the device told of. */
+  forwardChecksum(stream: number, handles: number, count: number): void;
+  /** Answers ARP and ICMP echo requests: the answers go to the front, everything else is freed. Returns how many answers. */
+  forwardEcho(stream: number, handles: number, count: number): number;
+  /** Makes up to `count` packets from the stream's template; returns how many. */
+  forwardMake(stream: number, handles: number, count: number): number;
   /** Writes the virtio_net_hdr in front of a one-segment mbuf's data (tag put back into the data). Returns the address to write from. */
   mbufToVnet(mbuf: number): number;
   /** The same for a host FRAME of one fragment. */

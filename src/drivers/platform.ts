@@ -4,17 +4,10 @@ import { machinePath } from '../memory/rundir.js';
 import type { GuestMemory } from '../vmbus/device.js';
 import { UioGuestMemory } from '../vmbus/uio/guest-memory.js';
 import { kernelRoot } from '../vmbus/uio/kernel-root.js';
-import { machineRoot, type UioRoot } from '../vmbus/uio/root.js';
+import { machineRoot } from '../vmbus/uio/root.js';
 import { scanBus } from '../vmbus/uio/scan.js';
 import { drivers } from './index.js';
-
-/** What net_netvsc finds its devices by. */
-export interface NetvscServices {
-  readonly root: string;
-  readonly access: UioRoot;
-  /** Memory that the host can read; the packet memory is of it. */
-  readonly memory: GuestMemory;
-}
+import type { NetvscServices } from './netvsc/netvsc.js';
 
 const platform: EalPlatform = {
   drivers,

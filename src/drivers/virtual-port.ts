@@ -3,20 +3,13 @@
 import type { Devargs } from '../ethdev/devargs.js';
 import type { DriverContext, PortDriver, RxQueueSetup, TxQueueSetup } from '../ethdev/driver.js';
 import { PortError } from '../ethdev/errors.js';
-import type {
-  BasicStats,
-  LinkStatus,
-  PortConfig,
-  PortEvent,
-  PortInfo,
-  QueueStats,
-  ReceiveFilter,
-} from '../ethdev/types.js';
+import type { FullConfig } from '../ethdev/limits.js';
+import type { BasicStats, LinkStatus, PortEvent, PortInfo, QueueStats, ReceiveFilter } from '../ethdev/types.js';
 import type { Arena } from '../memory/arena.js';
 import { PORT_COUNTERS } from '../memory/layout.js';
 import { formatMac } from '../wire/address-text.js';
 
-const QUEUES_MAX = 64;
+export const QUEUES_MAX = 64;
 const { packets, bytes, errors, missed, noMbufs } = PORT_COUNTERS.at;
 const HIGH = 2 ** 32;
 
@@ -80,7 +73,7 @@ export abstract class VirtualPort implements Omit<PortDriver, 'info' | 'rxQueue'
   onEvent: ((event: PortEvent) => void) | undefined;
   readonly device: string;
   protected readonly context: DriverContext;
-  protected config: Required<Omit<PortConfig, 'mtu'>> | undefined;
+  protected config: FullConfig | undefined;
   #rx: RxQueueSetup[] = [];
   #tx: TxQueueSetup[] = [];
   #filter: ReceiveFilter = { promiscuous: false, allMulticast: false };
@@ -97,7 +90,7 @@ export abstract class VirtualPort implements Omit<PortDriver, 'info' | 'rxQueue'
     this.#counters = context.arena.reserve(`${device} counters`, 2 * QUEUES_MAX * PORT_COUNTERS.bytes);
   }
 
-  async configure(config: Required<Omit<PortConfig, 'mtu'>>): Promise<void> {
+  async configure(config: FullConfig): Promise<void> {
     this.config = config;
     this.#rx = [];
     this.#tx = [];

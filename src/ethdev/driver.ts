@@ -4,12 +4,12 @@
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
 import type { Devargs } from './devargs.js';
+import type { FullConfig } from './limits.js';
 import type { Mempool } from './mempool.js';
 import type {
   BasicStats,
   DescriptorStatus,
   LinkStatus,
-  PortConfig,
   PortEvent,
   PortInfo,
   QueueStats,
@@ -25,6 +25,8 @@ export interface Lcore {
   readonly lcore: number;
   /** Zeroed bytes of the arena for this thread, until it ends. */
   reserve(name: string, bytes: number): number;
+  /** For a port around another one. Throws a RangeError. */
+  driver(name: string): Driver;
 }
 
 /** Receives on one queue, in one thread at a time. */
@@ -66,6 +68,19 @@ export interface DriverContext extends Lcore {
   readonly services: unknown;
   /** Tells the user, once each. */
   log(line: string): void;
+  /** The port of that device name or number, for the port `by` alone from now on. Throws PortError. */
+  takePort(which: string, by: string): TakenPort;
+}
+
+/** A port whose device another port uses: as its driver made it, nothing configured. */
+export interface TakenPort {
+  readonly device: string;
+  readonly driver: Driver;
+  readonly impl: PortDriver;
+  /** Called for events of the device. */
+  onEvent: ((event: PortEvent) => void) | undefined;
+  /** Stopped: the port can be used by itself again. */
+  release(): void;
 }
 
 /** A probed device: the control half. Calls come one after the other; `running` queues are stopped around those that say so. */
@@ -78,7 +93,7 @@ export interface PortDriver {
   onEvent: ((event: PortEvent) => void) | undefined;
   info(): PortInfo;
   /** Stopped. The config is within info()'s limits. Throws PortError; the old configuration stays then. */
-  configure(config: Required<Omit<PortConfig, 'mtu'>>): Promise<void>;
+  configure(config: FullConfig): Promise<void>;
   setupRx(queue: number, setup: RxQueueSetup): void;
   setupTx(queue: number, setup: TxQueueSetup): void;
   /** Everything is set up; from its end on bursts may run. */
@@ -87,6 +102,11 @@ export interface PortDriver {
   stop(): Promise<void>;
   /** Stopped. Gives everything back; never throws. */
   close(): Promise<void>;
+  /** Queues of one number use what those of number channel(number) use: their bursts exclude each other. Default: each its own. */
+  channel?(queue: number): number;
+  /** Addresses of the queues' PORT_QUEUE: by them control code runs between bursts (queues.ts betweenBursts). Called after configure(); with empty
+   *  lists when they end. */
+  useLocks?(rx: readonly number[], tx: readonly number[]): void;
   /** Plain data from which rx.open() and tx.open() of the Driver make a queue in any thread, valid until close(). Configured. */
   rxQueue(queue: number): unknown;
   txQueue(queue: number): unknown;
@@ -101,6 +121,11 @@ export interface PortDriver {
   setFilter?(filter: ReceiveFilter): Promise<void>;
   /** Stopped or not. Absent: the device has one address for good. */
   setMac?(mac: string): Promise<void>;
+  /** Further unicast addresses; multicast addresses; VLANs whose tagged packets are let in (with RX_OFFLOAD.VLAN_FILTER). Each
+   *  call has the whole list. Stopped or not. */
+  setMacs?(macs: readonly string[]): Promise<void>;
+  setGroups?(macs: readonly string[]): Promise<void>;
+  setVlans?(ids: readonly number[]): Promise<void>;
   setLink?(up: boolean): Promise<void>;
   rss?(): { readonly types: number; readonly key: Uint8Array; readonly table: readonly number[] };
   setRss?(change: {

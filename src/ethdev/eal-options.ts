@@ -39,14 +39,14 @@ const IGNORED = {
   ...{ 'no-telemetry': 'boolean', 'file-prefix': 'string', 'iova-mode': 'string', 'proc-type': 'string' },
 } as const;
 
-/** Reads EAL arguments. Throws PortError with one line for the user. */
+/** Reads EAL arguments; without -l the lcores are `usualCpus`. Throws PortError with one line for the user. */
 export function parseEalArguments(words: readonly string[], usualCpus: readonly number[]): EalOptions {
   const values = read(words);
   const { allow, block, machine, root } = values;
   if (allow && block) throw fault('-a and -b: expected one of both');
   if (machine !== undefined && root !== undefined) throw fault('--machine and --root: expected one of both');
   return {
-    cpus: values.lcores === undefined ? usualCpus.slice(0, 1) : parseCpus(values.lcores),
+    cpus: values.lcores === undefined ? usualCpus : parseCpus(values.lcores),
     allow: allow?.map((text) => parseBusDevice(text, '-a')),
     block: (block ?? []).map((text) => parseBusDevice(text, '-b').device),
     vdevs: (values.vdev ?? []).map(parseVdev),

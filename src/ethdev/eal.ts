@@ -51,6 +51,8 @@ const GRAIN = 64;
 export interface EalSettings {
   /** For lines that a user should see (default: stderr). */
   readonly log?: (line: string) => void;
+  /** Without -l every allowed CPU gets an lcore, as in DPDK (default: the first one, the control thread's). */
+  readonly allCpus?: boolean;
 }
 
 export class Eal {
@@ -96,6 +98,8 @@ export class Eal {
     this.#context = {
       ...{ arena, datapath: this.main.datapath, lcore: 0, lcores, packetMemory: this.#packets },
       reserve: (name, size) => this.main.reserve(name, size),
+      driver: (name) => this.main.driver(name),
+      takePort: (which, by) => this.port(/^\d+$/.test(which) ? Number(which) : which).take(by),
       ...{ services: bus?.services, log },
     };
     this.main.loop.add({
@@ -113,7 +117,7 @@ export class Eal {
   /** Reads EAL options, probes bus devices, then virtual ones, in this order. Throws PortError; nothing is left then. */
   static async init(words: readonly string[], platform: EalPlatform, settings: EalSettings = {}): Promise<Eal> {
     const allowed = affinity();
-    const options = parseEalArguments(words, allowed);
+    const options = parseEalArguments(words, settings.allCpus ? allowed : allowed.slice(0, 1));
     const foreign = options.cpus.find((cpu) => !allowed.includes(cpu));
     if (foreign !== undefined)
       throw new PortError('EINVAL', 'EAL', `-l: CPU ${foreign} is none of those allowed (${allowed.join(', ')})`);
@@ -216,7 +220,8 @@ export class Eal {
   /** Ends lcores, closes ports, gives memory back. */
   async close(): Promise<void> {
     await this.stopLcores();
-    for (const port of this.ports) await port.close();
+    // A port around another one was made after it, and gives it free.
+    for (const port of [...this.ports].reverse()) await port.close();
     clearInterval(this.#timer);
     this.main.close();
     this.#memory.release(this.#packets.address);

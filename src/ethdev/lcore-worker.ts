@@ -5,7 +5,7 @@ import { linuxSystem } from '../memory/os/mman.js';
 import { setAffinity } from '../memory/os/process.js';
 import type { Driver } from './driver.js';
 import { LcoreThread } from './lcore.js';
-import type { PortHandle } from './port.js';
+import type { PortHandle } from './queues.js';
 
 /** What Eal.launch hands over. */
 export interface LcoreData {

@@ -7,7 +7,7 @@ import { SCRATCH } from '../memory/layout.js';
 import type { Driver, Lcore } from './driver.js';
 import { type Pollable, PollLoop } from './loop.js';
 import { MBUFS_BYTES, Mbufs } from './mbuf.js';
-import type { PortHandle } from './port.js';
+import type { PortHandle } from './queues.js';
 import { type QueueHandle, RxQueue, TxQueue } from './queues.js';
 
 /** Working memory that an lcore can hand out, and all that it needs. */

@@ -3,13 +3,12 @@
 import { EventEmitter } from 'node:events';
 import { PORT_QUEUE } from '../memory/layout.js';
 import { formatMac, parseMac } from '../wire/address-text.js';
-import { namesOf, RSS_TYPE, RX_OFFLOAD, TX_OFFLOAD } from './constants.js';
-import type { Driver, DriverContext, PortDriver, RxQueueSetup, TxQueueSetup } from './driver.js';
+import type { Driver, DriverContext, PortDriver, RxQueueSetup, TakenPort, TxQueueSetup } from './driver.js';
 import { PortError, type PortErrorCode } from './errors.js';
-import { type QueueHandle, RxQueue, startQueue, stopQueue, TxQueue } from './queues.js';
+import { checkedConfig, checkedDescriptors, checkRss, type FullConfig } from './limits.js';
+import { type PortHandle, type QueueHandle, RxQueue, startQueue, stopQueue, TxQueue } from './queues.js';
 import type {
   BasicStats,
-  DescriptorLimits,
   DescriptorStatus,
   LinkStatus,
   PortConfig,
@@ -19,17 +18,10 @@ import type {
   QueueStats,
   ReceiveFilter,
 } from './types.js';
+import { genericXstats } from './xstats.js';
 
-export type PortState = 'probed' | 'configured' | 'started' | 'removed' | 'closed';
-
-/** What another thread needs to poll a port. Plain data. */
-export interface PortHandle {
-  readonly id: number;
-  readonly device: string;
-  readonly mac: string;
-  readonly rx: readonly QueueHandle[];
-  readonly tx: readonly QueueHandle[];
-}
+/** 'taken': another port uses the device (a capture around it, ...). */
+export type PortState = 'probed' | 'configured' | 'started' | 'taken' | 'removed' | 'closed';
 
 interface PortEvents {
   link: [LinkStatus];
@@ -45,15 +37,18 @@ export class Port extends EventEmitter<PortEvents> {
   readonly #context: DriverContext;
   readonly #impl: PortDriver;
   #state: PortState = 'probed';
-  #config: Required<Omit<PortConfig, 'mtu'>> | undefined;
+  #config: FullConfig | undefined;
   #filter: ReceiveFilter = { promiscuous: false, allMulticast: false };
   #rx: (RxQueueSetup | undefined)[] = [];
   #tx: (TxQueueSetup | undefined)[] = [];
+  #macs: readonly string[] = [];
+  #vlans: readonly number[] = [];
   /** Addresses of PORT_QUEUE cells, by queue. */
   #rxCells: number[] = [];
   #txCells: number[] = [];
   #rxOpen: (RxQueue | undefined)[] = [];
   #txOpen: (TxQueue | undefined)[] = [];
+  #taken: { readonly by: string; readonly port: TakenPort } | undefined;
   /** Control calls run one after the other. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -79,7 +74,7 @@ export class Port extends EventEmitter<PortEvents> {
   get filter(): ReceiveFilter {
     return this.#filter;
   }
-  get config(): Required<Omit<PortConfig, 'mtu'>> | undefined {
+  get config(): FullConfig | undefined {
     return this.#config;
   }
   info(): PortInfo {
@@ -96,16 +91,14 @@ export class Port extends EventEmitter<PortEvents> {
   configure(config: PortConfig): Promise<void> {
     return this.#serially(async () => {
       this.#expect('configure', 'probed', 'configured');
-      const full = this.#checked(config);
+      const full = checkedConfig(this.#where(), this.info(), config);
       if (config.mtu !== undefined) await this.#setMtu(config.mtu);
       await this.#impl.configure(full);
       this.#releaseQueues();
       this.#config = full;
       this.#rx = new Array(full.rxQueues).fill(undefined);
       this.#tx = new Array(full.txQueues).fill(undefined);
-      const cells = () => this.#context.arena.reserve(`port ${this.id} queue`, PORT_QUEUE.bytes);
-      this.#rxCells = this.#rx.map(cells);
-      this.#txCells = this.#tx.map((_, i) => (this.driver.pairedQueues && this.#rxCells[i]) || cells());
+      this.#makeCells();
       this.#state = 'configured';
     });
   }
@@ -120,7 +113,7 @@ export class Port extends EventEmitter<PortEvents> {
       const problem = `pool ${setup.pool.name}: expected at least ${minRxBufferBytes} bytes behind the headroom, got ${data}`;
       throw this.#error('EINVAL', problem);
     }
-    const full = { ...setup, descriptors: this.#descriptors(setup.descriptors, rxDescriptors) };
+    const full = { ...setup, descriptors: checkedDescriptors(this.#where(), setup.descriptors, rxDescriptors) };
     this.#impl.setupRx(queue, full);
     this.#rx[queue] = full;
   }
@@ -128,7 +121,10 @@ export class Port extends EventEmitter<PortEvents> {
   setupTxQueue(queue: number, setup: TxQueueSetup = { descriptors: 0 }): void {
     this.#expect(`tx queue ${queue}`, 'configured');
     this.#inRange(`tx queue`, queue, this.#tx.length);
-    const full = { ...setup, descriptors: this.#descriptors(setup.descriptors, this.info().txDescriptors) };
+    const full = {
+      ...setup,
+      descriptors: checkedDescriptors(this.#where(), setup.descriptors, this.info().txDescriptors),
+    };
     this.#impl.setupTx(queue, full);
     this.#tx[queue] = full;
   }
@@ -158,6 +154,7 @@ export class Port extends EventEmitter<PortEvents> {
   close(): Promise<void> {
     return this.#serially(async () => {
       if (this.#state === 'closed') return;
+      this.#expectFree('close');
       if (this.#state === 'started') await this.#stop();
       if (this.#state === 'removed') this.#stopQueues();
       await this.#impl.close();
@@ -170,14 +167,31 @@ export class Port extends EventEmitter<PortEvents> {
   /** Stop, and back to what probe left: nothing is configured. Settings that a user made are at their defaults. */
   reset(): Promise<void> {
     return this.#serially(async () => {
+      this.#expectFree('reset');
       await this.#stop();
-      this.#releaseQueues();
-      this.#config = undefined;
-      this.#rx = [];
-      this.#tx = [];
+      this.#forget();
       this.#filter = { promiscuous: false, allMulticast: false };
+      this.#macs = [];
+      this.#vlans = [];
+      await this.#impl.setMacs?.([]);
+      await this.#impl.setGroups?.([]);
+      await this.#impl.setVlans?.([]);
       if (this.#state !== 'removed') this.#state = 'probed';
     });
+  }
+
+  /** Hands the device to the port `by`, which alone uses it until it releases it. Throws PortError EBUSY: started, or taken already. */
+  take(by: string): TakenPort {
+    this.#expect('use by another port', 'probed', 'configured');
+    this.#forget();
+    this.#state = 'taken';
+    const release = () => {
+      this.#taken = undefined;
+      if (this.#state === 'taken') this.#state = 'probed';
+    };
+    const { device, driver } = this;
+    this.#taken = { by, port: { device, driver, impl: this.#impl, onEvent: undefined, release } };
+    return this.#taken.port;
   }
 
   /** A queue in this thread. Its bursts return 0 while the port is not started. */
@@ -218,10 +232,55 @@ export class Port extends EventEmitter<PortEvents> {
 
   /** A unicast address. Throws PortError. */
   setMac(mac: string): Promise<void> {
-    const bytes = parseMac(mac);
-    if (bytes === undefined || (bytes[0]! & 1) !== 0)
-      return Promise.reject(this.#error('EINVAL', `MAC: expected a unicast address, got "${mac}"`));
-    return this.#serially(() => this.#need('setMac', 'another MAC address').call(this.#impl, formatMac(bytes)));
+    return this.#serially(async () => {
+      const address = this.#address(mac, 'unicast');
+      await this.#need('setMac', 'another MAC address').call(this.#impl, address);
+    });
+  }
+
+  /** One more unicast address to receive for. Throws PortError: there is no room, or no such filter. */
+  addMac(mac: string): Promise<void> {
+    return this.#serially(async () => {
+      const added = this.#address(mac, 'unicast');
+      const { maxMacAddresses } = this.info();
+      if (added === this.mac || this.#macs.includes(added)) return;
+      if (this.#macs.length + 1 >= maxMacAddresses)
+        throw this.#error('ENOTSUP', `MAC: expected at most ${maxMacAddresses} addresses`);
+      await this.#setMacs([...this.#macs, added]);
+    });
+  }
+
+  /** Throws PortError EINVAL for an address that was not added. */
+  removeMac(mac: string): Promise<void> {
+    return this.#serially(async () => {
+      const removed = this.#address(mac, 'unicast');
+      if (!this.#macs.includes(removed)) throw this.#error('EINVAL', `MAC: ${mac} was not added`);
+      await this.#setMacs(this.#macs.filter((other) => other !== removed));
+    });
+  }
+
+  /** Addresses that addMac() added. */
+  get macs(): readonly string[] {
+    return this.#macs;
+  }
+
+  /** The multicast addresses to receive for, unless all are. Throws PortError. */
+  setMulticast(macs: readonly string[]): Promise<void> {
+    return this.#serially(() => {
+      const groups = [...new Set(macs.map((mac) => this.#address(mac, 'multicast')))];
+      return this.#need('setGroups', 'multicast filter').call(this.#impl, groups);
+    });
+  }
+
+  /** Lets in packets with this VLAN tag, or keeps them out, where RX_OFFLOAD.VLAN_FILTER is configured. Throws PortError. */
+  vlanFilter(id: number, on: boolean): Promise<void> {
+    return this.#serially(async () => {
+      this.#inRange('VLAN', id, 4096);
+      const others = this.#vlans.filter((other) => other !== id);
+      const vlans = on ? [...others, id] : others;
+      await this.#need('setVlans', 'VLAN filter').call(this.#impl, vlans);
+      this.#vlans = vlans;
+    });
   }
 
   setLink(up: boolean): Promise<void> {
@@ -237,13 +296,13 @@ export class Port extends EventEmitter<PortEvents> {
   setRss(change: { types?: number; key?: Uint8Array; table?: readonly number[] }): Promise<void> {
     return this.#serially(() => {
       const set = this.#need('setRss', 'receive-side scaling');
-      const { rssTypes, rssKeyBytes, rssTableEntries } = this.info();
+      const info = this.info();
       const { types = 0, key, table } = change;
-      if ((types & ~rssTypes) !== 0) throw this.#bits('hash types', RSS_TYPE, types & ~rssTypes);
-      if (key && key.length !== rssKeyBytes)
-        throw this.#error('EINVAL', `RSS key: expected ${rssKeyBytes} bytes, got ${key.length}`);
-      if (table && table.length !== rssTableEntries)
-        throw this.#error('EINVAL', `redirection table: expected ${rssTableEntries} entries, got ${table.length}`);
+      checkRss(this.#where(), info, { types, ...(key && { key }) });
+      if (table && table.length !== info.rssTableEntries) {
+        const problem = `redirection table: expected ${info.rssTableEntries} entries, got ${table.length}`;
+        throw this.#error('EINVAL', problem);
+      }
       for (const queue of table ?? []) this.#inRange('redirection table: rx queue', queue, this.#rx.length);
       return set.call(this.#impl, change);
     });
@@ -256,31 +315,15 @@ export class Port extends EventEmitter<PortEvents> {
     return this.#impl.queueStats(queue);
   }
   resetStats(): void {
+    this.#expectFree('statistics');
     this.#impl.resetStats();
   }
 
   /** All counters by name: the generic ones first, as DPDK orders them (facts/dpdk.md 6.3), then the driver's. */
   xstats(): [name: string, value: number][] {
-    const { ipackets, opackets, ibytes, obytes, imissed, ierrors, oerrors, rxNombuf } = this.stats();
-    const list: [string, number][] = [
-      ['rx_good_packets', ipackets],
-      ['tx_good_packets', opackets],
-      ['rx_good_bytes', ibytes],
-      ['tx_good_bytes', obytes],
-      ['rx_missed_errors', imissed],
-      ['rx_errors', ierrors],
-      ['tx_errors', oerrors],
-      ['rx_mbuf_allocation_errors', rxNombuf],
-    ];
-    for (let queue = 0; queue < this.#rx.length; queue++) {
-      const { packets = 0, bytes = 0, errors = 0 } = this.queueStats(queue)?.rx ?? {};
-      list.push([`rx_q${queue}_packets`, packets], [`rx_q${queue}_bytes`, bytes], [`rx_q${queue}_errors`, errors]);
-    }
-    for (let queue = 0; queue < this.#tx.length; queue++) {
-      const { packets = 0, bytes = 0 } = this.queueStats(queue)?.tx ?? {};
-      list.push([`tx_q${queue}_packets`, packets], [`tx_q${queue}_bytes`, bytes]);
-    }
-    return [...list, ...this.#impl.xstats()];
+    const queues = { rx: this.#rx.length, tx: this.#tx.length };
+    const generic = genericXstats(this.stats(), queues, (queue) => this.queueStats(queue));
+    return [...generic, ...this.#impl.xstats()];
   }
 
   rxQueueInfo(queue: number): QueueInfo {
@@ -318,29 +361,6 @@ export class Port extends EventEmitter<PortEvents> {
     this.#impl.tick?.(nowMs);
   }
 
-  #checked(config: PortConfig): Required<Omit<PortConfig, 'mtu'>> {
-    const info = this.info();
-    const { rxQueues, txQueues, rxOffloads = 0, txOffloads = 0 } = config;
-    const queues = (what: string, count: number, max: number) => {
-      if (!(Number.isInteger(count) && count >= 0 && count <= max))
-        throw this.#error('EINVAL', `${what} queues: expected 0 to ${max}, got ${count}`);
-    };
-    queues('rx', rxQueues, info.maxRxQueues);
-    queues('tx', txQueues, info.maxTxQueues);
-    if (rxQueues + txQueues === 0) throw this.#error('EINVAL', 'expected at least one queue');
-    const rxBad = rxOffloads & ~info.rxOffloads;
-    const txBad = txOffloads & ~info.txOffloads;
-    if (rxBad !== 0) throw this.#bits('rx offloads', RX_OFFLOAD, rxBad);
-    if (txBad !== 0) throw this.#bits('tx offloads', TX_OFFLOAD, txBad);
-    const rss = config.rss ?? { types: rxQueues > 1 ? info.rssTypes : 0 };
-    if ((rss.types & ~info.rssTypes) !== 0) throw this.#bits('hash types', RSS_TYPE, rss.types & ~info.rssTypes);
-    if (rss.key && rss.key.length !== info.rssKeyBytes)
-      throw this.#error('EINVAL', `RSS key: expected ${info.rssKeyBytes} bytes, got ${rss.key.length}`);
-    const rxInterrupts = config.rxInterrupts ?? info.rxInterrupts;
-    if (rxInterrupts && !info.rxInterrupts) throw this.#error('ENOTSUP', 'rx interrupts: the device has none');
-    return { rxQueues, txQueues, rxOffloads, txOffloads, rss, rxInterrupts };
-  }
-
   async #setMtu(mtu: number): Promise<void> {
     if (this.#state === 'started') throw this.#error('EBUSY', 'MTU: the port has to be stopped first');
     this.#expect('MTU', 'probed', 'configured');
@@ -348,6 +368,19 @@ export class Port extends EventEmitter<PortEvents> {
     if (!(Number.isInteger(mtu) && mtu >= minMtu && mtu <= maxMtu))
       throw this.#error('EINVAL', `MTU: expected ${minMtu} to ${maxMtu}, got ${mtu}`);
     if (mtu !== this.mtu) await this.#need('setMtu', 'another MTU').call(this.#impl, mtu);
+  }
+
+  async #setMacs(macs: readonly string[]): Promise<void> {
+    await this.#need('setMacs', 'further MAC addresses').call(this.#impl, macs);
+    this.#macs = macs;
+  }
+
+  #address(mac: string, kind: 'unicast' | 'multicast'): string {
+    const bytes = parseMac(mac);
+    const group = bytes !== undefined && (bytes[0]! & 1) !== 0;
+    if (bytes === undefined || group !== (kind === 'multicast') || bytes.every((byte) => byte === 0))
+      throw this.#error('EINVAL', `MAC: expected a ${kind} address, got "${mac}"`);
+    return formatMac(bytes);
   }
 
   #setFilter(filter: ReceiveFilter): Promise<void> {
@@ -373,7 +406,22 @@ export class Port extends EventEmitter<PortEvents> {
     return new Set([...this.#rxCells, ...this.#txCells]);
   }
 
+  #makeCells(): void {
+    const reserve = () => this.#context.arena.reserve(`port ${this.id} queue`, PORT_QUEUE.bytes);
+    const cells = (shared: Map<number, number>) => (_: unknown, queue: number) => {
+      const channel = this.#impl.channel?.(queue) ?? queue;
+      const made = shared.get(channel) ?? reserve();
+      shared.set(channel, made);
+      return made;
+    };
+    const rx = new Map<number, number>();
+    this.#rxCells = this.#rx.map(cells(rx));
+    this.#txCells = this.#tx.map(cells(this.driver.pairedQueues ? rx : new Map()));
+    this.#impl.useLocks?.(this.#rxCells, this.#txCells);
+  }
+
   #releaseQueues(): void {
+    this.#impl.useLocks?.([], []);
     for (const queue of [...this.#rxOpen, ...this.#txOpen]) queue?.close();
     this.#rxOpen = [];
     this.#txOpen = [];
@@ -390,7 +438,16 @@ export class Port extends EventEmitter<PortEvents> {
     return { driver: this.driver.name, cells: this.#txCells[queue]!, description: this.#impl.txQueue(queue) };
   }
 
+  /** Nothing is configured any more. Stopped. */
+  #forget(): void {
+    this.#releaseQueues();
+    this.#config = undefined;
+    this.#rx = [];
+    this.#tx = [];
+  }
+
   #event(event: PortEvent): void {
+    this.#taken?.port.onEvent?.(event);
     if (event.type === 'link') this.emit('link', event.link);
     else if (event.type === 'removed') {
       this.#state = this.#state === 'closed' ? 'closed' : 'removed';
@@ -405,6 +462,7 @@ export class Port extends EventEmitter<PortEvents> {
   }
 
   #need<K extends keyof PortDriver>(call: K, what: string): NonNullable<PortDriver[K]> {
+    this.#expectFree(what);
     const found = this.#impl[call];
     if (found === undefined) throw this.#error('ENOTSUP', `${this.driver.name} has no ${what}`);
     return found;
@@ -412,25 +470,18 @@ export class Port extends EventEmitter<PortEvents> {
 
   #expect(what: string, ...states: PortState[]): void {
     if (states.includes(this.#state)) return;
+    this.#expectFree(what);
     const code = this.#state === 'removed' || this.#state === 'closed' ? 'ENODEV' : 'EBUSY';
     throw this.#error(code, `${what}: the port is ${this.#state}, expected ${states.join(' or ')}`);
   }
 
-  #descriptors(wanted: number, { min, max, align, usual }: DescriptorLimits): number {
-    const count = wanted === 0 ? usual : wanted;
-    if (!(Number.isInteger(count) && count >= min && count <= max && count % align === 0))
-      throw this.#error('EINVAL', `descriptors: expected ${min} to ${max} in steps of ${align}, got ${wanted}`);
-    return count;
+  #expectFree(what: string): void {
+    if (this.#taken) throw this.#error('EBUSY', `${what}: ${this.#taken.by} uses the device, use that port instead`);
   }
 
   #inRange(what: string, value: number, count: number): void {
     if (Number.isInteger(value) && value >= 0 && value < count) return;
     throw this.#error('EINVAL', `${what}: expected ${count === 0 ? 'none' : `0 to ${count - 1}`}, got ${value}`);
-  }
-
-  #bits(what: string, table: Readonly<Record<string, number>>, bits: number): PortError {
-    const names = namesOf(table, bits).join(', ');
-    return this.#error('EINVAL', `${what}: unsupported 0x${(bits >>> 0).toString(16)}${names && ` (${names})`}`);
   }
 
   #error(code: PortErrorCode, problem: string): PortError {

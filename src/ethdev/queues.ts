@@ -18,6 +18,15 @@ export interface QueueHandle {
   readonly description: unknown;
 }
 
+/** What another thread needs to poll a port. Plain data. */
+export interface PortHandle {
+  readonly id: number;
+  readonly device: string;
+  readonly mac: string;
+  readonly rx: readonly QueueHandle[];
+  readonly tx: readonly QueueHandle[];
+}
+
 export class RxQueue {
   readonly #u32: Uint32Array;
   readonly #state: number;

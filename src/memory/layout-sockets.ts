@@ -1,6 +1,6 @@
 // What TypeScript and the compiled data path share for interfaces of the kernel: TAP queues and packet sockets, whose
 // packets come and go with a virtio_net_hdr. Each structure belongs to the thread that polls the queue.
-import { cells } from './layout.js';
+import { cells } from './cells.js';
 
 /** What a program that receives wants to see: bits of the options. */
 export const VNET_RX = {

@@ -4,29 +4,14 @@
 // Cells that two threads write never share a structure: each structure below belongs to one worker; only ring control
 // pages (wire/vmbus.ts RING_CONTROL), ring data, receive and send buffers are shared with the peer.
 import { NVSP_NO_SECTION } from '../wire/nvsp-types.js';
+import { cells } from './cells.js';
+import { PORT_LAYOUTS } from './layout-ports.js';
+import { RING_LAYOUTS } from './layout-rings.js';
+import { STAGED_PAGE, STAGING } from './layout-staging.js';
 
-type CellType = 'u32' | 'u64';
-type CellTable = Record<string, CellType>;
-
-/** A structure in an arena: its size in bytes (a multiple of 64) and the byte offset of each cell. */
-export interface Cells<T extends CellTable> {
-  readonly name: string;
-  readonly bytes: number;
-  readonly at: { readonly [K in keyof T]: number };
-  readonly types: T;
-}
-
-/** Lays a table out: fields in order, each at its own alignment; `align` = 2^n bytes that the whole is padded to. */
-export function cells<T extends CellTable>(name: string, types: T, align = 64): Cells<T> {
-  const at: Record<string, number> = {};
-  let offset = 0;
-  for (const [field, type] of Object.entries(types)) {
-    if (type === 'u64') offset = (offset + 7) & ~7;
-    at[field] = offset;
-    offset += type === 'u64' ? 8 : 4;
-  }
-  return { name, bytes: Math.ceil(offset / align) * align, at: at as { readonly [K in keyof T]: number }, types };
-}
+export * from './layout-ports.js';
+export * from './layout-rings.js';
+export * from './layout-staging.js';
 
 /** One side's end of a channel: the ring it writes and the ring it reads. Prefix of GUEST_QUEUE and HOST_CHANNEL. */
 const endCells = {
@@ -167,39 +152,6 @@ export const POOL_SHARED = cells('POOL_SHARED', {
   bulk: 'u32', // handles that move at once
 });
 
-/** A port's queue, as the thread that polls it and the control thread see it. */
-export const PORT_QUEUE = cells('PORT_QUEUE', {
-  state: 'u32', // QUEUE_STATE
-});
-
-/** Only who changes READY to BUSY may use the queue, and puts READY back; control code changes READY to STOPPED. */
-export const QUEUE_STATE = { STOPPED: 0, READY: 1, BUSY: 2 } as const;
-
-/** What a virtual device counts of one queue in one direction. */
-export const PORT_COUNTERS = cells('PORT_COUNTERS', {
-  packets: 'u64',
-  bytes: 'u64',
-  errors: 'u64',
-  missed: 'u64',
-  noMbufs: 'u64',
-});
-
-/** Mbufs on their way from the one thread that puts them in to the one that takes them out. Two HANDLE_RING_ENDs follow it, the first
- *  one written by who puts in, the second one by who takes out. */
-export const HANDLE_RING = cells('HANDLE_RING', {
-  entries: 'u32', // arena address of mask + 1 u32
-  mask: 'u32',
-  limit: 'u32', // mbufs that may wait, at most mask + 1
-  open: 'u32', // 0: nothing can be put in
-  armed: 'u32', // 1: who takes out sleeps, or is about to
-  wakeFd: 'u32', // event descriptor that wakes it + 1, or 0
-});
-
-export const HANDLE_RING_END = cells('HANDLE_RING_END', {
-  index: 'u32', // mbufs put in or taken out, modulo 2^32
-  seen: 'u32', // the other end's index, as last looked at
-});
-
 /** One send in flight: its transaction id is slot | generation << 16 with TX_TRANSACTION above it. */
 export const TX_SLOT = cells(
   'TX_SLOT',
@@ -239,7 +191,8 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   nvspBytes: 'u32', // payload bytes of an NVSP message that we send (28, or 40 from 6.1)
   maxPacketsPerMessage: 'u32', // from the host's RNDIS initialize completion, at least 1
   packetAlignment: 'u32', // bytes, power of two
-  copyLimit: 'u32', // a larger message goes by GPA ranges
+  copyLimit: 'u32', // packets whose message without per-packet info is larger go by GPA ranges where they can
+  sectionLimit: 'u32', // longest message that a section takes, 0 = copyLimit
   maxFrameBytes: 'u32', // MTU + 14 (+ nothing): longer frames without TSO are refused
   offloads: 'u32', // OFFLOAD bits that the host granted
   lsoMax4: 'u32', // largest LSO send in bytes that the host takes
@@ -249,7 +202,8 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   pfnBase: 'u32',
   pfnPages: 'u32',
   rxPool: 'u32', // POOL for frames up to its room
-  rxLargePool: 'u32', // POOL for coalesced frames, or 0: they are refused
+  rxLargePool: 'u32', // POOL for coalesced and long frames, or 0
+  rxChains: 'u32', // 1: without a large pool such frames come as chains of buffers of rxPool; 0: they are refused
   completions: 'u32', // receive completions not yet in the ring: u32 idLow, idHigh, status, 0
   completionCapacity: 'u32',
   completionCount: 'u32',
@@ -261,7 +215,18 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   rangeIdLow: 'u32',
   rangeIdHigh: 'u32',
   rangeStatus: 'u32',
+  lendFrom: 'u32', // frames of at least so many bytes stay in the receive buffer while mbufs show them; 0 = none does
+  lendNot: 'u32', // PACKET_FLAG bits of frames that never do
+  lendMost: 'u32', // ranges that may be lent at once
+  lent: 'u32', // ranges that are
+  loans: 'u32', // LOAN table
+  freeLoans: 'u32', // stack of addresses
+  freeLoanCount: 'u32',
+  loan: 'u32', // of the transfer-page packet at hand, or 0
+  returnedLoans: 'u32', // list of those that no mbuf shows any more, filled by whoever frees the last one
+  waitingLoans: 'u32', // the same, taken from there, until there is room for their completions
   coalescing: 'u32', // mbuf being put together from RSC fragments, or 0
+  coalescingLast: 'u32', // its last segment
   coalescedFragments: 'u32',
   section: 'u32', // open send-buffer section or NO_SECTION
   sectionUsed: 'u32',
@@ -274,6 +239,7 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   txCompleted: 'u64',
   txCompletedBytes: 'u64',
   txFailed: 'u64', // packets whose completion said anything but success
+  txAbandoned: 'u64', // packets whose completion did not come before the channel closed
   txCopied: 'u64', // packets copied into sections
   txDirect: 'u64', // packets sent by GPA ranges
   txMessages: 'u64', // NVSP messages that carried data
@@ -297,6 +263,7 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   rxHash: 'u64',
   rxCoalesced: 'u64',
   rxCoalescedFragments: 'u64',
+  rxLent: 'u64', // frames that were not copied
   rxNoMbuf: 'u64',
   rxTooBig: 'u64', // frame longer than a buffer of the pool
   rxCompletionsDelayed: 'u64', // flushes that found the ring full
@@ -329,43 +296,6 @@ export const OFFLOAD = {
 
 /** A stretch of guest-physical memory that the host has mapped. */
 export const GPA_REGION = cells('GPA_REGION', { pfnLow: 'u32', pfnHigh: 'u32', pages: 'u32', address: 'u32' }, 16);
-
-/**
- * What hostStage finds to be copied before a poll: pages that GPA-direct packets name and that are not mapped. One for all
- * channels of a NIC, for one poll of one of them at a time.
- */
-export const STAGING = cells('STAGING', {
-  channel: 'u32', // HOST_CHANNEL whose next poll takes what is here; 0 = none
-  end: 'u32', // read index behind the last packet looked at: the poll goes no further
-  data: 'u32', // arena address of the copies, back to back
-  dataBytes: 'u32',
-  dataUsed: 'u32',
-  pages: 'u32', // STAGED_PAGE table
-  pageCapacity: 'u32',
-  pageCount: 'u32',
-  vectors: 'u32', // as many struct iovec as pages may be: u64 address in the guest, u64 bytes
-  vectorCount: 'u32',
-  known: 'u32', // GPA_REGION table of pages that cannot be mapped
-  knownCount: 'u32',
-  unknown: 'u32', // 1: the page below is staged and not in that table: it may be one that can be mapped
-  unknownLow: 'u32',
-  unknownHigh: 'u32',
-});
-
-/** A part of a page in STAGING, in the order of the packets and of their ranges. */
-export const STAGED_PAGE = cells(
-  'STAGED_PAGE',
-  {
-    packet: 'u32', // read index behind the packet that names it
-    pfnLow: 'u32',
-    pfnHigh: 'u32',
-    offset: 'u32',
-    bytes: 'u32',
-    address: 'u32', // of the copy; 0 = it could not be had
-    vector: 'u32', // index of the vector that it is part of
-  },
-  32,
-);
 
 /** A guest's send that waits for its completion: at most as many as one poll reads. */
 export const TRANSACTION = cells('TRANSACTION', { idLow: 'u32', idHigh: 'u32', status: 'u32', wanted: 'u32' }, 16);
@@ -488,7 +418,8 @@ export const SCRATCH = {
   SEGMENT_HEADERS: 107_008, // headers of the packet being segmented
   TOEPLITZ_KEY: 107_520, // what the table below was made from
   TOEPLITZ_TABLE: 107_584,
-  END: 144_448,
+  TOEPLITZ_INPUT: 144_448, // addresses and ports of the packet being hashed
+  END: 144_512,
 } as const;
 /** Where the first instance over a memory has its scratch: above the module's static data, below what arenas hand out. */
 export const DEFAULT_SCRATCH = 0x10000;
@@ -501,10 +432,8 @@ export const LAYOUTS = [
   EXTERNAL_BUFFER,
   POOL,
   POOL_SHARED,
-  PORT_QUEUE,
-  PORT_COUNTERS,
-  HANDLE_RING,
-  HANDLE_RING_END,
+  ...PORT_LAYOUTS,
+  ...RING_LAYOUTS,
   TX_SLOT,
   GUEST_QUEUE,
   GPA_REGION,

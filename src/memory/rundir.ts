@@ -96,6 +96,11 @@ export function machinePath(name: string, runDirectory = runDirectoryPath()): st
   return `${runDirectory}/${name}`;
 }
 
+/** Path of a socket of the run directory, which is made if it is not there. Throws RunDirectoryError. */
+export function socketPath(name: string): string {
+  return machinePath(`${name}.ring`, openRunDirectory());
+}
+
 /** Names and holders of the machines of a run directory; a machine without a pid has no live process. */
 export function listMachines(
   runDirectory = openRunDirectory(),

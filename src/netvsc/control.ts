@@ -45,6 +45,7 @@ export class ControlPath {
   readonly #channel: Channel;
   readonly #write: (message: Uint8Array) => void;
   readonly #signal: () => void;
+  readonly #exclusive: (what: () => void) => boolean;
   readonly #outbox: Outgoing[] = [];
   readonly #rndisQueue: RndisMessage[] = [];
   #nvspBytes = 28;
@@ -52,19 +53,22 @@ export class ControlPath {
   #aborted: string | undefined;
   #sectionOwner = 0; // transaction of the message in the control section, 0 = free
 
-  /** `write` puts an RNDIS message at the start of the control section; `signal` runs after each send. */
+  /** `write` puts an RNDIS message at the start of the control section; `signal` runs after each send; `exclusive` runs what uses
+   *  the ring, or says that it cannot now. */
   constructor(
     where: string,
     timeoutMs: number,
     channel: Channel,
     write: (message: Uint8Array) => void,
     signal: () => void,
+    exclusive: (what: () => void) => boolean,
   ) {
     this.nvsp = new RequestTable(where, timeoutMs);
     this.rndis = new RequestTable(where, timeoutMs);
     this.#channel = channel;
     this.#write = write;
     this.#signal = signal;
+    this.#exclusive = exclusive;
   }
 
   /** Payload bytes of every NVSP message from now on. */
@@ -77,9 +81,9 @@ export class ControlPath {
     this.#sectionBytes = bytes;
   }
 
-  /** Messages wait for room in the ring. */
+  /** Messages wait for room in the ring, or for a moment to use it. */
   get busy(): boolean {
-    return this.#outbox.length > 0;
+    return this.#outbox.length > 0 || (this.#rndisQueue.length > 0 && this.#sectionOwner === 0);
   }
 
   /** Sends an NVSP message that has no answer. */
@@ -136,6 +140,10 @@ export class ControlPath {
 
   /** Sends what waited for room. */
   pump(): void {
+    if (this.busy) this.#exclusive(this.#pump);
+  }
+
+  readonly #pump = (): void => {
     while (this.#outbox.length > 0) {
       const { type, flags, idLow, idHigh, payload } = this.#outbox[0]!;
       if (!this.#channel.send(type, flags, idLow, idHigh, payload)) return;
@@ -156,7 +164,7 @@ export class ControlPath {
       );
       this.#out(IN_BAND, COMPLETION_REQUESTED, transaction, CONTROL_TRANSACTION, carrier);
     }
-  }
+  };
 
   tick(nowMs: number): void {
     this.nvsp.tick(nowMs);

@@ -1,5 +1,7 @@
 // The NetVSC guest driver: life of a device from attach to detach, and its data calls. The owner calls poll() and tick()
 // all the time, also while attach() or another promise is pending: answers arrive there.
+
+import type { QueueMemory } from './queue.js';
 import { NetvscError } from './requests.js';
 import { MAX_QUEUES, type RssInForce, type RssSettings, rssFault } from './scaling.js';
 import { Session } from './session.js';
@@ -13,6 +15,13 @@ import {
   type NetvscSetup,
   type NetvscState,
 } from './types.js';
+
+/** What a reattach changes. */
+export interface NetvscChange {
+  readonly mtu?: number;
+  readonly queues?: number;
+  readonly rss?: RssSettings;
+}
 
 /** The host's death is looked for at least this often. */
 const HOST_CHECK_MS = 10;
@@ -28,6 +37,8 @@ export class NetvscDevice {
   #state: NetvscState = 'detached';
   #failure: string | undefined;
   #session: Session | undefined;
+  /** Openings that are over, whose memory is in use. */
+  readonly #ended: Session[] = [];
   #info: NetvscInfo | undefined;
   #filter = DEFAULT_FILTER;
   #rss: RssSettings = {};
@@ -99,26 +110,34 @@ export class NetvscDevice {
       this.#ending = this.#detach(this.#session!);
     }
     await this.#ending;
+    this.#release();
     if (this.#state === 'failed') this.#state = 'detached';
     this.#failure = undefined;
   }
 
   /**
-   * Detaches and attaches with another MTU or number of queues; filter, scaling, options and counters stay. When that
-   * fails, attaches as before and rejects with the reason.
+   * Detaches and attaches with another MTU or number of queues, or other scaling; filter, options and counters stay. When
+   * that fails, attaches as before and rejects with the reason.
    */
-  async reattach(change: { readonly mtu?: number; readonly queues?: number }): Promise<NetvscInfo> {
+  async reattach(change: NetvscChange): Promise<NetvscInfo> {
     if (this.#state !== 'running') {
       throw new NetvscError(this.#where, 'reattach', `the device is ${this.#state}, expected running`);
     }
     const before = this.#options;
+    const rssBefore = this.#rss;
     const open = this.#receiving;
+    const { rss, ...options } = change;
+    // Settings that were right stay: with fewer queues their table is wrapped round.
+    const fault = rss && rssFault(rss, options.queues ?? before.queues ?? 1);
+    if (fault !== undefined) throw new NetvscError(this.#where, 'RSS', fault);
     await this.detach();
-    this.#options = { ...before, ...change };
+    this.#options = { ...before, ...options };
     try {
+      this.#rss = rss ?? rssBefore;
       return await this.attach({ open });
     } catch (error) {
       this.#options = before;
+      this.#rss = rssBefore;
       await this.attach({ open });
       throw error;
     }
@@ -133,6 +152,17 @@ export class NetvscDevice {
     this.#filter = bits;
   }
 
+  /** Switches these OFFLOAD bits on and all others off, now and with the next attach. */
+  async setOffloads(bits: number): Promise<void> {
+    if (this.#state === 'running') await this.#session!.setOffloads(bits & this.#info!.offered);
+    this.#options = { ...this.#options, offloads: bits };
+  }
+
+  /** Asks the host for another address, until detach. False: it refused, or there is none now. */
+  async setMacAddress(mac: string): Promise<boolean> {
+    return this.#state === 'running' && this.#session!.setMacAddress(mac);
+  }
+
   /**
    * Handles what the host sent: received packets go to the u32 array at `handles` (the caller owns them), answers to
    * whoever waits, link changes to onEvent. Returns the number of packets, about `max` at most. Every queue is to be polled
@@ -144,6 +174,29 @@ export class NetvscDevice {
     const received = session.poll(handles, max, queue);
     if (session.broken(queue)) this.#fail(session.fault(queue));
     return received;
+  }
+
+  /** Memory of a queue of the present opening, for threads that run bursts themselves. */
+  queue(number: number): QueueMemory | undefined {
+    return this.#session?.queues[number];
+  }
+
+  /** The queue has news for control code: call attend() while no burst uses it. */
+  needsAttention(queue: number): boolean {
+    return this.#session?.needsAttention(queue) ?? false;
+  }
+
+  /** What another thread's burst on a queue leaves to control code; poll() does this, too. */
+  attend(queue: number): void {
+    this.#session?.attend(queue);
+  }
+
+  /** Fails the device when a ring is corrupt, as poll() does. */
+  check(): void {
+    const session = this.#session;
+    for (let queue = 0; queue < (session?.queues.length ?? 0); queue++) {
+      if (session!.broken(queue)) this.#fail(session!.fault(queue));
+    }
   }
 
   /** Sends mbuf chains on a queue; returns how many were taken. The others stay the caller's: try again after a poll. */
@@ -210,6 +263,11 @@ export class NetvscDevice {
     return this.#session?.queues[queue]?.channel.counters() ?? {};
   }
 
+  /** The same over all openings. */
+  queueTotals(queue: number): Record<string, number> {
+    return this.#totals.queue(queue, this.queueStats(queue));
+  }
+
   /** All counters since the device object was made, all queues together. */
   stats(): Record<string, number> {
     return this.#totals.report(this.#counters, this.#session);
@@ -245,10 +303,27 @@ export class NetvscDevice {
 
   #close(session: Session): void {
     if (this.#session !== session) return;
+    const free = this.#isFree(session);
     this.#session = undefined;
+    for (const queue of session.queues) queue.countAbandoned();
     this.#totals.absorb(session.queues, session.control);
     this.#counters.sendsAbandoned += session.outstanding;
-    session.close();
+    session.abandon();
+    if (free) session.close();
+    else this.#ended.push(session);
+  }
+
+  /** Gives back what ended openings held, as soon as nobody uses it. */
+  #release(): void {
+    for (const session of this.#ended.splice(0)) {
+      if (this.#isFree(session)) session.close();
+      else this.#ended.push(session);
+    }
+  }
+
+  /** Nobody else uses its memory, and nobody will. */
+  #isFree(session: Session): boolean {
+    return this.#setup.sharing?.quiesce(session.queues.map(({ address }) => address)) ?? true;
   }
 
   /** The device cannot go on: everything that waits is told, everything is released. */

@@ -71,6 +71,12 @@ export class HostMessages {
     this.#setOffloads(this.#offloads ?? this.wantedOffloads);
   }
 
+  /** The host has switched `wantedOffloads` on; what it says about them from now on is news. */
+  useOffloads(): void {
+    this.#offloads = undefined;
+    if (this.#info) this.#setOffloads(this.wantedOffloads);
+  }
+
   #nvspMessage(payload: Uint8Array, completionRequested: boolean, idLow: number, idHigh: number): void {
     const event = decodeNvsp(payload);
     if (event === undefined) this.#counters.badHostMessages++;

@@ -2,7 +2,7 @@
 // completions, page table. Taken from the device's arena at open, given back at close; nothing is kept in between.
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
-import { GUEST_QUEUE, NO_SECTION, TX_SLOT } from '../memory/layout.js';
+import { GUEST_QUEUE, LOAN, NO_SECTION, TX_SLOT } from '../memory/layout.js';
 import { Channel } from '../vmbus/channel.js';
 import type { GuestMemory, Region, RingRegion } from '../vmbus/device.js';
 import { RING_CONTROL } from '../wire/vmbus.js';
@@ -23,11 +23,22 @@ const PAGE_SHIFT = 12;
 /** Events of a subchannel: no control messages pass there. */
 const SUBCHANNEL_EVENT_BYTES = 8192;
 
+/** Looked at by every poll, as a u32 offset: by its name it would cost as much as the poll itself. */
+const COMPLETION_COUNT = GUEST_QUEUE.at.completionCount >>> 2;
+
 /** What attach settles on the primary channel and subchannels take over. */
 const NEGOTIATED = [
   ...['nvspBytes', 'receiveBuffer', 'receiveBytes', 'receiveSectionBytes', 'receiveBufferId'],
-  ...['sendBuffer', 'sendSectionBytes', 'sendSections', 'maxPacketsPerMessage', 'packetAlignment', 'copyLimit'],
-  ...['maxFrameBytes', 'softwareMtu', 'lsoMax4', 'lsoMax6', 'offloads', 'rxPool', 'rxLargePool'],
+  ...[
+    'sendBuffer',
+    'sendSectionBytes',
+    'sendSections',
+    'maxPacketsPerMessage',
+    'packetAlignment',
+    'copyLimit',
+    'sectionLimit',
+  ],
+  ...['maxFrameBytes', 'softwareMtu', 'lsoMax4', 'lsoMax6', 'offloads', 'rxPool', 'rxLargePool', 'rxChains'],
   ...['pfnTable', 'pfnBase', 'pfnPages'],
 ] as readonly QueueCell[];
 
@@ -35,6 +46,7 @@ const NEGOTIATED = [
 export interface QueueRings {
   readonly transmit: RingRegion;
   readonly receive: RingRegion;
+  readonly doorbell: number;
 }
 
 /** What only the primary channel's queue is made from. */
@@ -42,7 +54,7 @@ export interface QueueSetup {
   readonly memory: GuestMemory;
   /** What mbufs live in; sends by page ranges name its pages. */
   readonly packetMemory: Region;
-  readonly pools: { readonly small: number; readonly large: number };
+  readonly pools: { readonly small: number; readonly large: number; readonly chains?: boolean };
 }
 
 /** A cell of GUEST_QUEUE. */
@@ -52,10 +64,14 @@ export class QueueMemory {
   /** Address of the GUEST_QUEUE. */
   readonly address: number;
   readonly channel: Channel;
+  /** The channel's DOORBELL, or 0. */
+  readonly doorbell: number;
   readonly #arena: Arena;
   readonly #datapath: Datapath;
   readonly #held: number[] = [];
   #open = true;
+  /** Send slots that there is memory for. */
+  #slots = 0;
 
   /**
    * Sets up an empty queue on an opened channel: it can exchange messages, and owns no send section yet. `from`: for a
@@ -64,6 +80,7 @@ export class QueueMemory {
   constructor(arena: Arena, datapath: Datapath, rings: QueueRings, from: QueueSetup | QueueMemory) {
     this.#arena = arena;
     this.#datapath = datapath;
+    this.doorbell = rings.doorbell;
     this.address = this.#take('GUEST_QUEUE', GUEST_QUEUE.bytes);
     try {
       const sub = from instanceof QueueMemory;
@@ -95,6 +112,11 @@ export class QueueMemory {
     this.#arena.u32[(this.address + GUEST_QUEUE.at[cell]) >>> 2] = value;
   }
 
+  /** Receive completions wait for room in the ring. */
+  get owesCompletions(): boolean {
+    return this.#arena.u32[(this.address >>> 2) + COMPLETION_COUNT] !== 0;
+  }
+
   /** Gives sections [first, first + count) to this queue's senders. */
   ownSections(first: number, count: number): void {
     if (!this.#open) return;
@@ -106,9 +128,47 @@ export class QueueMemory {
     this.set('freeSectionCount', count);
   }
 
+  /** Lets at most `count` sends be in flight, from a time on when none is. */
+  limitSends(count: number): void {
+    if (!this.#open || this.outstanding !== 0) return;
+    const slots = Math.min(this.#slots, count);
+    const list = this.get('freeSlots') >>> 2;
+    for (let i = 0; i < slots; i++) this.#arena.u32[list + i] = slots - 1 - i;
+    this.set('slotCount', slots);
+    this.set('freeSlotCount', slots);
+  }
+
+  /** Leaves frames of at least `from` bytes in the receive buffer, in up to `most` ranges at once, unless their flags have one of `not`
+   *  (PACKET_FLAG). 0 = copies all. */
+  lend(from: number, most: number, not: number): void {
+    if (!this.#open) return;
+    if (from !== 0 && this.get('loans') === 0) {
+      const loans = this.#take('loans', Math.max(1, most) * LOAN.bytes);
+      const free = this.#take('free loans', Math.max(1, most) * 4);
+      for (let i = 0; i < most; i++) this.#arena.u32[(free >>> 2) + i] = loans + i * LOAN.bytes;
+      this.set('loans', loans);
+      this.set('freeLoans', free);
+      this.set('freeLoanCount', most);
+      this.set('lendMost', most);
+    }
+    this.set('lendNot', not);
+    this.set('lendFrom', from);
+  }
+
   /** Sends whose completion has not come. */
   get outstanding(): number {
     return this.get('slotCount') - this.get('freeSlotCount');
+  }
+
+  /** The channel is about to close: packets whose completion will not come are counted. */
+  countAbandoned(): void {
+    const { u32 } = this.#arena;
+    let packets = this.get('section') === NO_SECTION ? 0 : this.get('sectionPackets');
+    for (let slot = 0; slot < this.get('slotCount'); slot++) {
+      const cells = this.get('slots') + slot * TX_SLOT.bytes;
+      if (u32[(cells + TX_SLOT.at.busy) >>> 2]) packets += u32[(cells + TX_SLOT.at.packets) >>> 2]!;
+    }
+    this.set('txAbandoned', packets);
   }
 
   /** Ring bytes that the host has not taken yet. */
@@ -135,6 +195,7 @@ export class QueueMemory {
   #tables(transmitBytes: number): void {
     const { u32 } = this.#arena;
     const slotCount = Math.max(16, Math.min(MAX_SLOTS, Math.floor(transmitBytes / SMALLEST_SEND_BYTES)));
+    this.#slots = slotCount;
     this.set('slots', this.#take('send slots', slotCount * TX_SLOT.bytes));
     this.set('slotCount', slotCount);
     const freeSlots = this.#take('free send slots', slotCount * 4);
@@ -158,6 +219,7 @@ export class QueueMemory {
     const { u32 } = this.#arena;
     this.set('rxPool', pools.small);
     this.set('rxLargePool', pools.large);
+    this.set('rxChains', pools.chains ? 1 : 0);
     const base = packetMemory.address >>> PAGE_SHIFT; // page number; pfnBase is that page's address
     const pages = ((packetMemory.address + packetMemory.bytes - 1) >>> PAGE_SHIFT) - base + 1;
     const table = this.#take('page frame numbers', pages * 8);

@@ -2,6 +2,7 @@
 // are right and its status says success; the data of a query must lie inside the answer and have the length of its kind.
 import {
   decodeRssCapabilities,
+  encodeConfigParameter,
   encodeNdisOffloadQuery,
   NDIS_OFFLOAD_SIZE,
   NDIS_RSS_CAPABILITIES_SIZE,
@@ -151,6 +152,13 @@ export class Rndis {
     }
   }
 
+  /** `mac`: "00:15:5d:01:02:03". False when the host refuses it. */
+  async setMacAddress(mac: string): Promise<boolean> {
+    const parameter = encodeConfigParameter('NetworkAddress', mac.replaceAll(':', '').toUpperCase());
+    const set = this.set('RNDIS set address', OID.GEN_RNDIS_CONFIG_PARAMETER, parameter);
+    return (await this.#optional(set.then(() => true))) ?? false;
+  }
+
   setPacketFilter(bits: number): Promise<void> {
     const data = new Uint8Array(4);
     new DataView(data.buffer).setUint32(0, bits, true);
@@ -202,7 +210,7 @@ export class Rndis {
   }
 
   /** A refusal that does not stop attach; silence and wrong answers do. */
-  async #optional(query: Promise<Uint8Array>): Promise<Uint8Array | undefined> {
+  async #optional<T>(query: Promise<T>): Promise<T | undefined> {
     try {
       return await query;
     } catch (error) {

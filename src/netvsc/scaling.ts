@@ -25,10 +25,12 @@ export interface RssSettings {
   readonly table?: readonly number[];
   /** NDIS_HASH_TYPE bits; what none of them covers goes where hash 0 goes. Default: TCP and IP, v4 and v6. */
   readonly hashTypes?: number;
+  /** Everything comes on queue 0. */
+  readonly off?: boolean;
 }
 
 /** The same with every choice made. */
-export type RssInForce = Required<RssSettings>;
+export type RssInForce = Required<Omit<RssSettings, 'off'>>;
 
 /** What is wrong with settings for `queues` queues; undefined = nothing. */
 export function rssFault({ key, table, hashTypes }: RssSettings, queues: number): string | undefined {

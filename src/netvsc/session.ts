@@ -19,12 +19,19 @@ import { QueueMemory } from './queue.js';
 import { hex, NetvscError } from './requests.js';
 import { Rndis } from './rndis.js';
 import { MAX_QUEUES, type RssInForce, type RssSettings, rssInForce, rssSteps } from './scaling.js';
-import type { DriverCounters, NetvscEvent, NetvscInfo, NetvscOptions, NetvscSetup } from './types.js';
+import {
+  type DriverCounters,
+  MAX_MTU,
+  MIN_MTU,
+  maxMtu,
+  type NetvscEvent,
+  type NetvscInfo,
+  type NetvscOptions,
+  type NetvscSetup,
+  type NetvscSharing,
+} from './types.js';
 import { Waiters } from './waiters.js';
 
-const MIN_MTU = 68;
-const MAX_MTU = 65_521;
-const MAX_MTU_NVSP1 = 1500;
 const DEFAULT_MTU = 1500;
 const ETHERNET_HEADER_BYTES = 14;
 /** Longest control message: set of RSS parameters with key and table is 592 bytes (facts/dpdk.md 2.3). */
@@ -44,7 +51,8 @@ export class Session {
   readonly #device: VmbusDevice;
   readonly #datapath: Datapath;
   readonly #options: NetvscOptions;
-  readonly #largePool: boolean;
+  readonly #takesCoalesced: boolean;
+  readonly #exclusive: NetvscSharing['exclusive'];
   readonly #opened: OpenChannel;
   readonly #rndis: Rndis;
   readonly #host: HostMessages;
@@ -56,6 +64,7 @@ export class Session {
   /** Tells the host, by queue. */
   readonly #signals: (() => void)[] = [];
   #tableEntries = 0;
+  #nvspVersion = 0;
   #rss: RssInForce | undefined;
   #receiveConnected = false;
   #sendConnected = false;
@@ -75,7 +84,8 @@ export class Session {
     this.#device = device;
     this.#datapath = datapath;
     this.#options = options;
-    this.#largePool = pools.large !== 0;
+    this.#takesCoalesced = pools.large !== 0 || pools.chains === true;
+    this.#exclusive = setup.sharing?.exclusive ?? alone;
     this.#timeoutMs = options.requestTimeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#counters = counters;
     this.queues = this.#queues;
@@ -95,6 +105,7 @@ export class Session {
       this.#primary.channel,
       (message) => device.arena.u8.set(message, this.#opened.sendBuffer.address),
       () => this.#signal(0),
+      (what) => this.#exclusive(0, what),
     );
     this.#rndis = new Rndis(where, this.control);
     this.#host = new HostMessages(this.#queues, this.control, this.#rndis, counters, emit);
@@ -109,7 +120,7 @@ export class Session {
     const nvspBytes = nvspVersion >= 0x60001 ? 40 : 28;
     control.setNvspBytes(nvspBytes);
     queue.set('nvspBytes', nvspBytes);
-    const limit = nvspVersion >= 0x30002 ? MAX_MTU : MAX_MTU_NVSP1;
+    const limit = maxMtu(nvspVersion);
     const wantedMtu = this.#options.mtu ?? DEFAULT_MTU;
     if (wantedMtu > limit) {
       throw new NetvscError(
@@ -118,7 +129,7 @@ export class Session {
         `expected at most ${limit} with NVSP ${hex(nvspVersion)}, got ${wantedMtu}`,
       );
     }
-    const wantRsc = this.#largePool && this.#options.rsc !== false;
+    const wantRsc = this.#takesCoalesced && this.#options.rsc !== false;
     const ndisVersion = configure(control, nvspVersion, wantedMtu + ETHERNET_HEADER_BYTES, wantRsc);
 
     const receive = await connectReceiveBuffer(control, this.#where, this.#opened.receiveBuffer);
@@ -137,6 +148,7 @@ export class Session {
     queue.set('maxPacketsPerMessage', init.maxPackets);
     queue.set('packetAlignment', init.alignment);
     const copyMost = Math.max(0, Math.min(send.sectionBytes - init.alignment, init.maxTransferBytes));
+    queue.set('sectionLimit', copyMost);
     queue.set('copyLimit', Math.min(copyMost, this.#options.copyLimit ?? copyMost));
 
     const hostMtu = await rndis.maxFrameBytes();
@@ -149,8 +161,9 @@ export class Session {
     const capabilities = await rndis.offloadCapabilities(nvspVersion);
     const limits = { nvspVersion, rsc: wantRsc, maxTransferBytes: init.maxTransferBytes };
     const grant = grantOffloads(this.#where, capabilities, limits);
-    this.#host.wantedOffloads = grant.bits;
-    await rndis.setOffloadParameters(offloadParameters(grant.bits, nvspVersion));
+    this.#nvspVersion = nvspVersion;
+    const offloads = grant.bits & (this.#options.offloads ?? ~0);
+    await this.setOffloads(offloads);
     queue.set('lsoMax4', grant.lsoMax4);
     queue.set('lsoMax6', grant.lsoMax6);
 
@@ -159,6 +172,7 @@ export class Session {
     const rss = nvspVersion >= 0x50000 ? await rndis.rssCapabilities() : undefined;
     if (rss !== undefined) await this.#openSubchannels(rss.receiveQueues);
     this.#divideSections();
+    if (this.#options.latency !== undefined) this.#device.setLatency(this.#options.latency);
     this.#tableEntries = rss?.tableEntries ?? 0;
     const receiveScaling = this.#queues.length > 1 && (await this.setRss(rssSettings));
     this.#check('attach');
@@ -170,7 +184,8 @@ export class Session {
       friendlyName,
       nvspVersion,
       ndisVersion,
-      offloads: grant.bits,
+      offered: grant.bits,
+      offloads,
       lsoMax4: grant.bits & OFFLOAD.LSO4 ? grant.lsoMax4 : 0,
       lsoMax6: grant.bits & OFFLOAD.LSO6 ? grant.lsoMax6 : 0,
       maxPacketsPerMessage: init.maxPackets,
@@ -193,8 +208,26 @@ export class Session {
     this.#host.filter = bits;
   }
 
+  /** Switches these OFFLOAD bits on, and all others off. */
+  async setOffloads(bits: number): Promise<void> {
+    this.#host.wantedOffloads = bits;
+    await this.#rndis.setOffloadParameters(offloadParameters(bits, this.#nvspVersion));
+    this.#host.useOffloads();
+  }
+
+  /** Asks the host for another address. False: it refused. */
+  setMacAddress(mac: string): Promise<boolean> {
+    return this.#rndis.setMacAddress(mac);
+  }
+
   /** Has received packets spread as `settings` say. False: the host refused; they come on queue 0, or as before. */
   async setRss(settings: RssSettings): Promise<boolean> {
+    if (settings.off) {
+      const off = rssSteps(this.#rss ?? rssInForce({}, this.#queues.length, this.#tableEntries)).slice(0, 1);
+      if (!(await this.#rndis.setReceiveScaling(off))) return false;
+      this.#rss = undefined;
+      return true;
+    }
     const rss = rssInForce(settings, this.#queues.length, this.#tableEntries);
     const taken = await this.#rndis.setReceiveScaling(rssSteps(rss));
     if (taken) this.#rss = rss;
@@ -217,19 +250,32 @@ export class Session {
     const queue = this.#queues[number];
     if (queue === undefined) return 0;
     const received = this.#datapath.guestPoll(queue.address, handles, max);
-    if (queue.get('eventUsed') !== 0) queue.channel.drainEvents(number === 0 ? this.#host.onEvent : this.#stray);
-    if (number === 0 && this.control.busy) this.control.pump();
-    if (queue.get('completionCount') !== 0) this.#datapath.guestFlush(queue.address);
-    if (queue.get('needSignal') !== 0) this.#signal(number);
-    this.#waiters.wake();
+    this.attend(number);
     return received;
+  }
+
+  /** What a burst leaves to control code: messages of the host, completions and requests without room, signals. */
+  attend(number: number): void {
+    const queue = this.#queues[number];
+    if (queue === undefined) return;
+    if (queue.channel.hasEvents) queue.channel.drainEvents(number === 0 ? this.#host.onEvent : this.#stray);
+    if (number === 0 && this.control.busy) this.control.pump();
+    if (queue.owesCompletions) this.#datapath.guestFlush(queue.address);
+    if (queue.channel.needsSignal) this.#signal(number);
+    this.#waiters.wake();
+  }
+
+  /** Something waits for attend(). */
+  needsAttention(number: number): boolean {
+    const queue = this.#queues[number];
+    return (number === 0 && this.control.busy) || queue?.channel.hasEvents === true;
   }
 
   send(handles: number, count: number, number: number): number {
     const queue = this.#queues[number];
     if (queue === undefined) return 0;
     const taken = this.#datapath.guestSend(queue.address, handles, count);
-    if (queue.get('needSignal') !== 0) this.#signal(number);
+    if (queue.channel.needsSignal) this.#signal(number);
     return taken;
   }
 
@@ -241,7 +287,7 @@ export class Session {
   /** A queue's ring is corrupt: the host wrote something that no host writes. */
   broken(number: number): boolean {
     const queue = this.#queues[number];
-    return queue !== undefined && queue.get('ringError') !== 0;
+    return queue?.channel.broken === true;
   }
 
   /** What is wrong with the ring. */
@@ -289,10 +335,15 @@ export class Session {
     this.#waiters.abort();
   }
 
-  /** Closes the channel and gives back all memory and every mbuf. */
-  close(): void {
+  /** The opening is over: nobody waits for anything any more. */
+  abandon(): void {
     if (!this.#aborted) this.#revoke(); // attach failed half-way, and the host still listens
     this.abort('the channel is closed');
+  }
+
+  /** Closes the channel and gives back all memory and every mbuf. */
+  close(): void {
+    this.abandon();
     this.#device.close();
     for (const queue of [...this.#queues].reverse()) queue.release();
   }
@@ -394,8 +445,14 @@ export class Session {
   }
 }
 
+/** All queues are polled by the thread that controls them. */
+const alone: NetvscSharing['exclusive'] = (_queue, what) => {
+  what();
+  return true;
+};
+
 function checkOptions(where: string, options: NetvscOptions): void {
-  const { mtu, requestTimeoutMs, copyLimit, queues } = options;
+  const { mtu, requestTimeoutMs, copyLimit, queues, latency } = options;
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= MAX_MTU)) {
     throw new NetvscError(where, 'options', `mtu: expected ${MIN_MTU}..${MAX_MTU}, got ${mtu}`);
   }
@@ -404,6 +461,9 @@ function checkOptions(where: string, options: NetvscOptions): void {
   }
   if (queues !== undefined && !(Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUES)) {
     throw new NetvscError(where, 'options', `queues: expected 1..${MAX_QUEUES}, got ${queues}`);
+  }
+  if (latency !== undefined && !(Number.isInteger(latency) && latency >= 0 && latency <= 0xffff)) {
+    throw new NetvscError(where, 'options', `latency: expected 0..65535 units of 100 ns, got ${latency}`);
   }
   if (copyLimit !== undefined && !(Number.isInteger(copyLimit) && copyLimit >= 0)) {
     throw new NetvscError(where, 'options', `copyLimit: expected a number of bytes, got ${copyLimit}`);

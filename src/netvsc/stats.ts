@@ -11,12 +11,23 @@ const QUEUE_COUNTERS = Object.entries(GUEST_QUEUE.types)
 
 export class Totals {
   readonly #sums = new Map<string, number>();
+  /** By queue number. */
+  readonly #queues: Record<string, number>[] = [];
 
   /** Adds the counters of an opening that ends. */
   absorb(queues: readonly QueueMemory[], control: ControlPath): void {
+    for (const [number, { channel }] of queues.entries()) {
+      this.#queues[number] = this.queue(number, channel.counters());
+    }
     for (const [name, value] of Object.entries(openingCounters(queues, control))) {
       this.#sums.set(name, (this.#sums.get(name) ?? 0) + value);
     }
+  }
+
+  /** Counters of one queue over all openings; `now` are those of the present one. */
+  queue(number: number, now: Readonly<Record<string, number>>): Record<string, number> {
+    const before = this.#queues[number];
+    return Object.fromEntries(QUEUE_COUNTERS.map((name) => [name, (before?.[name] ?? 0) + (now[name] ?? 0)]));
   }
 
   /** Everything by name: queue counters, request counters, the driver's own, and what is in use right now. */

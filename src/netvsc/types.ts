@@ -1,7 +1,14 @@
 // What a NetVSC device is made with, what it reports, and what it says about itself.
 import type { Datapath } from '../datapath/datapath.js';
 import type { Region, VmbusDevice } from '../vmbus/device.js';
+import { NVSP_VERSION } from '../wire/nvsp.js';
 import { PACKET_FILTER } from '../wire/oid.js';
+
+/** Payload bytes of an Ethernet frame. */
+export const MIN_MTU = 68;
+export const MAX_MTU = 65_521;
+/** Most with this NVSP version. */
+export const maxMtu = (nvspVersion: number): number => (nvspVersion >= NVSP_VERSION.V2 ? MAX_MTU : 1500);
 
 export interface NetvscOptions {
   /** Bytes of payload of an Ethernet frame, 68..65521 (NVSP 1: at most 1500). Default 1500; the host may lower it. */
@@ -16,19 +23,35 @@ export interface NetvscOptions {
   readonly requestTimeoutMs?: number;
   /** Channels wanted, 1 to 64 (default 1). The host may give fewer: NetvscInfo.queues says how many there are. */
   readonly queues?: number;
-  /** Take coalesced segments from hosts that offer it (needs a large pool). Default true. */
+  /** Take coalesced segments from hosts that offer it (needs a large pool, or chains). Default true. */
   readonly rsc?: boolean;
+  /** OFFLOAD bits that are switched on where the host offers them (default: all). */
+  readonly offloads?: number;
+  /** How soon the host looks at channels that have a monitor, in units of 100 ns, 0 to 65535. Default: as the host has it. */
+  readonly latency?: number;
 }
 
 export interface NetvscSetup {
   readonly device: VmbusDevice;
   readonly datapath: Datapath;
-  /** Addresses of POOLs; `large` 0 = frames beyond the small pool's room are refused. */
-  readonly pools: { readonly small: number; readonly large: number };
+  /** Addresses of POOLs; `large` 0 = frames beyond the small pool's room are refused, or with `chains` made of several buffers. A
+   *  queue's own pool may be set later (QueueMemory). */
+  readonly pools: { readonly small: number; readonly large: number; readonly chains?: boolean };
   /** Where the pools' buffers lie: memory that the host can read by page frame number. */
   readonly packetMemory: Region;
   readonly options?: NetvscOptions;
   readonly onEvent?: (event: NetvscEvent) => void;
+  /** For devices whose queues other threads poll and send on. */
+  readonly sharing?: NetvscSharing;
+}
+
+/** How control code and the bursts of other threads keep out of each other's way. */
+export interface NetvscSharing {
+  /** Runs code that uses a queue's rings while no burst does. False = not now: it is tried again at the next tick. */
+  exclusive(queue: number, what: () => void): boolean;
+  /** Called before memory is given back, with the addresses of the GUEST_QUEUEs: no burst may use it from then on. False = one
+   *  does not end, or received packets show the receive buffer; detach() asks again. */
+  quiesce(queues: readonly number[]): boolean;
 }
 
 /** What the host said about receive-side scaling. */
@@ -48,7 +71,8 @@ export interface NetvscInfo {
   readonly friendlyName: string;
   readonly nvspVersion: number;
   readonly ndisVersion: number;
-  /** OFFLOAD bits that both sides agreed on. */
+  /** OFFLOAD bits that the host offers, and those that both sides agreed on. */
+  readonly offered: number;
   offloads: number;
   /** Largest LSO send in bytes, per family; 0 = no LSO. */
   readonly lsoMax4: number;

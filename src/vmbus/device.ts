@@ -42,6 +42,8 @@ export interface OpenChannel {
   readonly receive: RingRegion;
   readonly receiveBuffer: GpadlRegion;
   readonly sendBuffer: GpadlRegion;
+  /** Address of the DOORBELL that tells the host of news, from any thread (uio/bell.ts); 0 = the host looks by itself. */
+  readonly doorbell: number;
 }
 
 /** A further channel of the device, for the guest. The bus opens it when the host offers it, as uio_hv_generic does. */
@@ -52,6 +54,8 @@ export interface Subchannel {
   readonly monitorId: number | undefined;
   readonly transmit: RingRegion;
   readonly receive: RingRegion;
+  /** As the primary's. */
+  readonly doorbell: number;
   /** Tells the host that this channel has news. */
   signal(): void;
 }
@@ -74,6 +78,9 @@ export interface VmbusDevice {
   /** A subchannel of this opening that earlier calls have not returned, mapped; undefined while there is none (an offer may be
    *  on its way). It goes with close(). Throws VmbusError for one that cannot be used. */
   openSubchannel(): Subchannel | undefined;
+  /** Sets how soon the host looks at the monitors of the channels that are open now, in units of 100 ns, 0 to 65535. Returns how many
+   *  of the channels have one. */
+  setLatency(units: number): number;
   /** Tells the host that the primary channel has news: a trigger bit when it has a monitor, else an interrupt. */
   signal(): void;
   /** File descriptor that becomes readable on an interrupt of any channel, or -1 (memory backend). */

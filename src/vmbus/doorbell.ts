@@ -26,7 +26,12 @@ export function takeTrigger(arena: Arena, page: number, monitorId: number): bool
 
 /** Host, when it offers a channel with this monitor id: the usual latency. */
 export function initLatency(arena: Arena, page: number, monitorId: number): void {
-  arena.u16[(page + MonitorPage.offset.latency + monitorId * 2) >>> 1] = USUAL_LATENCY;
+  setLatency(arena, page, monitorId, USUAL_LATENCY);
+}
+
+/** Guest: the host looks at this monitor about every `units` * 100 ns. */
+export function setLatency(arena: Arena, page: number, monitorId: number, units: number): void {
+  arena.u16[(page + MonitorPage.offset.latency + monitorId * 2) >>> 1] = units;
 }
 
 /** How long the host may go without looking at this monitor, in ms. A guest that writes 0 means the usual one, as without any. */

@@ -8,6 +8,7 @@ import { NVSP_TABLES } from './nvsp-messages.js';
 import { PCAP_TABLES } from './pcap-classic.js';
 import { PCAPNG_TABLES } from './pcapng.js';
 import { PPI_TABLES } from './ppi.js';
+import { RING_LINK_TABLES } from './ring-link.js';
 import { RNDIS_TABLES } from './rndis-messages.js';
 import type { AnyStruct } from './struct.js';
 import { TCP_UDP_TABLES } from './tcp-udp.js';
@@ -29,4 +30,5 @@ export const TABLES: readonly AnyStruct[] = [
   ...TCP_UDP_TABLES,
   ...PCAP_TABLES,
   ...PCAPNG_TABLES,
+  ...RING_LINK_TABLES,
 ];

@@ -24,7 +24,7 @@ import { runEnvironment } from '../../src/apps/run/run.js';
 
 /** No huge pages, no root, no shared files; page numbers are virtual. */
 export const EAL = ['--no-huge', '--no-pci', '--no-telemetry', '--no-shconf', '--iova-mode=va', '-m', '160'];
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 120_000;
 const SYSTEM_TESTPMD = '/usr/bin/dpdk-testpmd';
 /** What pmd/ calls, where there is no pkg-config for it. */
 const LIBRARIES = ['eal', 'ethdev', 'hash', 'log', 'mbuf', 'mempool', 'net', 'ring'];

@@ -7,7 +7,7 @@ const PUT: u32 = L.SIZEOF_HANDLE_RING;
 const TAKE: u32 = L.SIZEOF_HANDLE_RING + L.SIZEOF_HANDLE_RING_END;
 
 @inline
-function countPackets(counters: u32, packets: u32, bytes: u64): void {
+export function countPackets(counters: u32, packets: u32, bytes: u64): void {
   store<u64>(counters, load<u64>(counters, L.PORT_COUNTERS_PACKETS) + packets, L.PORT_COUNTERS_PACKETS);
   store<u64>(counters, load<u64>(counters, L.PORT_COUNTERS_BYTES) + bytes, L.PORT_COUNTERS_BYTES);
 }

@@ -1,5 +1,8 @@
 // The compiled data path: what src/datapath/datapath.ts declares.
-export { guestAbandon, guestFlush, guestPoll } from './guest-receive';
+export { forwardChecksum, forwardEcho, forwardMac, forwardMacSwap, forwardMake, forwardSwap5 } from './forward';
+export { guestAbandon, guestFlush, guestLent, guestPoll } from './guest-receive';
+export { appendChain } from './chain';
+export { portReceive, portSend, portStage } from './guest-port';
 export { guestSend } from './guest-send';
 export { handlePut, handleTake } from './handle-ring';
 export { hostComplete, hostPoll } from './host-poll';
@@ -8,4 +11,5 @@ export { hostStage } from './host-stage';
 export * from './offload-exports';
 export { externalDrop, mbufFree, poolGet, useLcore } from './pool';
 export { endInit, ringMask, ringReadable, ringSend, ringUnmask } from './ring';
+export { sharedPut, sharedTake } from './shared-ring';
 export { useScratch } from './scratch';

@@ -2,6 +2,7 @@
 import type { DriverContext, Lcore, RxBurst, TxBurst } from '../../ethdev/driver.js';
 import { HANDLE_RING, HANDLE_RING_END } from '../../memory/layout.js';
 import { EventFd } from '../../memory/os/eventfd.js';
+import { RingReader } from './ring-reader.js';
 
 /** Queues of a port, and packets that may wait in each. */
 export const RING_QUEUES = 64;
@@ -92,6 +93,7 @@ export class RingSet {
 }
 
 export interface HandleRxDescription {
+  readonly kind: 'local';
   readonly set: number;
   /** Takes from the ring of this number, and from every `queues`-th further one that has a sender. */
   readonly queue: number;
@@ -101,43 +103,23 @@ export interface HandleRxDescription {
   readonly wakeFd: number;
 }
 
-export class HandleRx implements RxBurst {
-  readonly #datapath: Lcore['datapath'];
+export class HandleRx extends RingReader implements RxBurst {
   readonly #u32: Uint32Array;
-  readonly #senders: number;
   readonly #ring: number;
   readonly #queue: number;
   readonly #queues: number;
-  readonly #counters: number;
   readonly #event: EventFd | undefined;
   readonly #fds: readonly number[];
-  /** Which of several rings comes first. */
-  #turn = 0;
 
   constructor(lcore: Lcore, { set, queue, queues, counters, wakeFd }: HandleRxDescription) {
-    this.#datapath = lcore.datapath;
+    const first = ringOf(set, queue);
+    super(lcore, lcore.datapath.handleTake, { senders: set, first, stride: RING_BYTES, queue, queues, counters });
     this.#u32 = lcore.arena.u32;
-    this.#senders = set >>> 2;
-    this.#ring = ringOf(set, queue);
+    this.#ring = first;
     this.#queue = queue;
     this.#queues = queues;
-    this.#counters = counters;
     this.#event = wakeFd < 0 ? undefined : new EventFd(wakeFd);
     this.#fds = wakeFd < 0 ? [] : [wakeFd];
-  }
-
-  burst(handles: number, max: number): number {
-    const mine = this.#u32[this.#senders]! - this.#queue;
-    if (mine <= 0) return 0;
-    if (mine <= this.#queues) return this.#datapath.handleTake(this.#ring, handles, max, this.#counters);
-    const rings = Math.ceil(mine / this.#queues);
-    const first = this.#turn++ % rings;
-    let count = 0;
-    for (let i = 0; i < rings && count < max; i++) {
-      const ring = this.#ring + ((first + i) % rings) * this.#queues * RING_BYTES;
-      count += this.#datapath.handleTake(ring, handles + count * 4, max - count, this.#counters);
-    }
-    return count;
   }
 
   arm(): boolean {
@@ -170,6 +152,7 @@ export class HandleRx implements RxBurst {
 }
 
 export interface HandleTxDescription {
+  readonly kind: 'local';
   readonly set: number;
   readonly queue: number;
   readonly counters: number;

@@ -70,7 +70,7 @@ export class LocalRingPort extends VirtualPort implements PortDriver {
   #flushed = 0;
 
   constructor(context: DriverContext, device: string, args: Devargs, peer: string | undefined) {
-    args.done(['peer']);
+    args.done(['peer', 'path']);
     const link = linkOf(context, device, peer);
     super(context, device, args);
     this.#link = link;
@@ -144,11 +144,18 @@ export class LocalRingPort extends VirtualPort implements PortDriver {
   rxQueue(queue: number): HandleRxDescription {
     const wakeFd = this.#events[queue]?.fd ?? -1;
     const { rxQueues } = this.config!;
-    return { set: this.#inbound.address, queue, queues: rxQueues, counters: this.rxCounters(queue), wakeFd };
+    return {
+      kind: 'local',
+      set: this.#inbound.address,
+      queue,
+      queues: rxQueues,
+      counters: this.rxCounters(queue),
+      wakeFd,
+    };
   }
 
   txQueue(queue: number): HandleTxDescription {
-    return { set: this.#outbound.address, queue, counters: this.txCounters(queue) };
+    return { kind: 'local', set: this.#outbound.address, queue, counters: this.txCounters(queue) };
   }
 
   override xstats(): [name: string, value: number][] {

@@ -14,7 +14,7 @@ import {
   VmbusError,
   type VmbusOffer,
 } from '../device.js';
-import { initLatency, latencyMs, MONITOR_IDS, setTrigger, takeTrigger } from '../doorbell.js';
+import { initLatency, latencyMs, MONITOR_IDS, setLatency, setTrigger, takeTrigger } from '../doorbell.js';
 import { openHostRings, splitRings, zeroControlPage } from '../rings.js';
 import { type BusParts, MemorySubchannels } from './subchannels.js';
 
@@ -204,7 +204,10 @@ function createPair(
     const ids = [monitorId, ...subchannels.map(({ offer }) => offer.monitorId)];
     return ids.filter((id) => id !== undefined);
   };
-  const channel: OpenChannel = { transmit: state.transmit, receive: state.receive, receiveBuffer, sendBuffer };
+  const channel: OpenChannel = {
+    ...{ transmit: state.transmit, receive: state.receive, receiveBuffer, sendBuffer },
+    doorbell: 0,
+  };
   const device: VmbusDevice = {
     uuid,
     classId: NETVSC_CLASS,
@@ -227,6 +230,11 @@ function createPair(
     },
     close: () => guestClose(state),
     openSubchannel: () => state.subchannels?.next(),
+    setLatency(units) {
+      if (!state.open) return 0;
+      for (const id of monitored()) setLatency(arena, monitorPage, id, units);
+      return monitored().length;
+    },
     signal: () => toHost(monitorId),
     interruptFd: -1,
     takeInterrupts() {

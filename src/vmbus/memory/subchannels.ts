@@ -72,7 +72,7 @@ export class MemorySubchannels {
         },
         signal: this.#toGuest,
       },
-      guest: { ...common, transmit: first, receive: second, signal: () => this.#toHost(monitorId) },
+      guest: { ...common, transmit: first, receive: second, doorbell: 0, signal: () => this.#toHost(monitorId) },
       memory,
       published: false,
       taken: false,

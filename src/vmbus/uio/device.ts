@@ -1,9 +1,8 @@
 // The guest's side of a device: five maps and an interrupt descriptor, from a machine directory or a kernel.
 import { closeSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
-import { ERRNO } from '../../memory/os/libc.js';
+import { DOORBELL } from '../../memory/layout.js';
 import { lockFile } from '../../memory/os/process.js';
-import { receiveWord, sendWord } from '../../memory/os/socket.js';
 import {
   type GpadlRegion,
   type GuestMemory,
@@ -12,8 +11,9 @@ import {
   type VmbusDevice,
   VmbusError,
 } from '../device.js';
-import { setInterruptBit, setTrigger, takeInterruptBit } from '../doorbell.js';
+import { setLatency, takeInterruptBit } from '../doorbell.js';
 import { splitRings, zeroControlPage } from '../rings.js';
+import { GONE, NO_WORD, ringDoorbell, setDoorbell, takeWords } from './bell.js';
 import { kernelRoot } from './kernel-root.js';
 import { readMaps, type UioMap } from './maps.js';
 import { machineRoot, type UioRoot } from './root.js';
@@ -43,9 +43,6 @@ export function openUioDevice(arena: Arena, root: string, uuid: string, options:
   return new UioDevice(arena, access, found, options.memory ?? access.guestMemory(arena));
 }
 
-/** Words that one takeInterrupts() reads; more than these keep the descriptor readable. */
-const READS_MAX = 64;
-
 /** What mapping the rings of a channel says that is not open yet. */
 const NOT_YET: readonly string[] = ['ENODEV', 'EAGAIN'];
 
@@ -60,12 +57,15 @@ class UioDevice implements VmbusDevice {
   readonly #root: UioRoot;
   readonly #uio: string;
   readonly #maps: readonly UioMap[];
-  /** Arena addresses of what is mapped. */
+  /** Arena addresses of what this opening holds. */
   #mapped: number[] = [];
   #interruptPage = 0;
   #monitorPage = 0;
-  /** Channel ids of this opening, the primary's first. */
+  /** Channel ids of this opening, the primary's first, and the monitor ids among them. */
   readonly #relids: number[] = [];
+  readonly #monitorIds: number[] = [];
+  /** The primary's DOORBELL. */
+  #bell = 0;
   /** The rings' file, whose lock we hold while the channel is open. */
   #ringFile = -1;
   #socket = -1;
@@ -105,6 +105,7 @@ class UioDevice implements VmbusDevice {
     if (this.#socket >= 0) closeSync(this.#socket);
     this.#socket = -1;
     this.#relids.length = 0;
+    this.#monitorIds.length = 0;
     for (const address of this.#mapped.splice(0)) this.arena.release(address);
     // Last, since it lets the next guest in.
     if (this.#ringFile >= 0) closeSync(this.#ringFile);
@@ -120,10 +121,10 @@ class UioDevice implements VmbusDevice {
     try {
       const address = this.arena.mapFile(`${this.#uio} channel ${relid} rings`, fd, 0, bytes);
       this.#mapped.push(address);
-      this.#relids.push(relid);
       const { first, second } = splitRings(address, bytes);
-      const signal = () => this.#signal(relid, monitorId);
-      return { relid, subchannelId, monitorId, transmit: first, receive: second, signal };
+      const doorbell = this.#doorbell(relid, monitorId);
+      const signal = () => this.#signal(doorbell);
+      return { relid, subchannelId, monitorId, transmit: first, receive: second, doorbell, signal };
     } catch (error) {
       // A kernel may show a channel's rings before it has opened the channel (facts/linux-guest.md 9.3). Our caller looks
       // again, for as long as it waits for its channels.
@@ -134,23 +135,24 @@ class UioDevice implements VmbusDevice {
     }
   }
 
+  setLatency(units: number): number {
+    for (const id of this.#monitorIds) setLatency(this.arena, this.#monitorPage, id, units);
+    return this.#monitorIds.length;
+  }
+
   signal(): void {
-    this.#signal(this.relid, this.monitorId);
+    this.#signal(this.#bell);
   }
 
   takeInterrupts(): number {
     if (this.#gone) return -1;
     if (this.#socket < 0) return 0;
-    for (let i = 0; i < READS_MAX; i++) {
-      const word = receiveWord(this.#socket);
-      if (word === -ERRNO.EAGAIN!) break;
-      // Closed; EIO of a kernel after rescind; ECONNRESET; or a stream that does not consist of words.
-      if (word < 0) {
-        this.#gone = true;
-        return -1;
-      }
-      this.#count = word;
+    const word = takeWords(this.#socket);
+    if (word === GONE) {
+      this.#gone = true;
+      return -1;
     }
+    if (word !== NO_WORD) this.#count = word;
     const news = (this.#count - this.#reported) >>> 0;
     this.#reported = this.#count;
     // Whom it was for is found on the rings.
@@ -173,19 +175,25 @@ class UioDevice implements VmbusDevice {
     this.#reported = this.#count;
     this.#gone = false;
     this.#socket = this.#root.connect(this.#uio);
-    this.#relids.push(this.relid);
-    return { transmit: rings.first, receive: rings.second, receiveBuffer, sendBuffer };
+    this.#bell = this.#doorbell(this.relid, this.monitorId);
+    return { transmit: rings.first, receive: rings.second, receiveBuffer, sendBuffer, doorbell: this.#bell };
   }
 
-  #signal(relid: number, monitorId: number | undefined): void {
-    if (this.#socket < 0) return;
-    if (monitorId !== undefined) {
-      setTrigger(this.arena, this.#monitorPage, monitorId);
-      return;
-    }
-    setInterruptBit(this.arena, this.#interruptPage, 'host', relid);
-    // When the socket is full the host has interrupts to read already; when it is closed, takeInterrupts() says so.
-    sendWord(this.#socket, this.#root.signalCommand);
+  #signal(doorbell: number): void {
+    if (this.#socket >= 0) ringDoorbell(this.arena, doorbell);
+  }
+
+  /** Makes a channel of this opening known: its ids, and a DOORBELL. */
+  #doorbell(relid: number, monitorId: number | undefined): number {
+    const address = this.arena.reserve(`${this.#uio} channel ${relid} doorbell`, DOORBELL.bytes);
+    this.#mapped.push(address);
+    this.#relids.push(relid);
+    if (monitorId !== undefined) this.#monitorIds.push(monitorId);
+    setDoorbell(this.arena, address, {
+      ...{ fd: this.#socket, command: this.#root.signalCommand, relid, monitorId },
+      ...{ interruptPage: this.#interruptPage, monitorPage: this.#monitorPage },
+    });
+    return address;
   }
 
   #buffer(index: number): GpadlRegion {

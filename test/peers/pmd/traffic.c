@@ -14,7 +14,7 @@
 
 #include "pmd.h"
 
-#define WINDOW 64
+#define WINDOW 256
 #define BURST 32
 #define PATIENCE_MS 10000
 #define KEY_BYTES 40
@@ -235,7 +235,7 @@ int flows(const struct words *words) {
   if (error < 0 || flows == 0) return error < 0 ? error : -EINVAL;
   read_scaling(&account);
   while (back < count && !passed(deadline)) {
-    if (sent < count && sent - back < WINDOW * 4u) {
+    if (sent < count && sent - back < WINDOW) {
       uint32_t flow = (uint32_t)(sent % flows);
       struct rte_mbuf *m = make(&plan, sent, htonl(ntohl(plan.source) + flow), (uint16_t)(4000 + flow));
       if (!m) return -ENOBUFS;

@@ -1,0 +1,52 @@
+// netvsc testpmd
+import type { Command } from 'commander';
+import { onInterrupt } from '../apps/interrupt.js';
+import { optionsUsage, parseTestpmdOptions } from '../apps/testpmd/options.js';
+import { processOutput } from '../apps/testpmd/output.js';
+import { splitWords, testpmd } from '../apps/testpmd/testpmd.js';
+import { EAL_USAGE } from '../ethdev/eal-options.js';
+
+const NAME = 'testpmd';
+
+const usage = (): string => `Usage: netvsc testpmd [EAL options] -- [testpmd options]
+
+Forwards packets between ports; options, commands and texts are those of DPDK's testpmd.
+
+${EAL_USAGE}
+
+testpmd options:
+${optionsUsage()}
+
+Example, two ports that discard what they are sent:
+  netvsc testpmd -l 0,1 --vdev net_null0 --vdev net_null1 -- -i
+`;
+
+export function addTestpmd(program: Command): void {
+  program
+    .command(NAME)
+    .description("forwards packets between ports of the poll-mode API, as DPDK's testpmd")
+    .helpOption(false)
+    .allowUnknownOption()
+    .argument('[words...]')
+    .action(async () => {
+      // The words as they were typed: commander would take "--" and options out.
+      const words = process.argv.slice(process.argv.indexOf(NAME) + 1);
+      const { eal, own } = splitWords(words);
+      const asked = eal.some((word) => word === '-h' || word === '--help');
+      if (asked || parseTestpmdOptions(own).help) {
+        process.stdout.write(usage());
+        return;
+      }
+      await run(words);
+    });
+}
+
+async function run(words: readonly string[]): Promise<void> {
+  const interrupt = onInterrupt(() => {});
+  const terminal = { input: process.stdin, output: process.stdout };
+  try {
+    await testpmd(words, { out: processOutput, terminal, interrupt });
+  } finally {
+    interrupt.over();
+  }
+}

@@ -1,0 +1,79 @@
+// What a netvsc port can do, from what its host said at attach (facts/dpdk.md 2.4 and 2.5), and the words of the device API in
+// those of NDIS.
+import { RSS_TYPE, RX_OFFLOAD, TX_OFFLOAD } from '../../ethdev/constants.js';
+import type { PortInfo } from '../../ethdev/types.js';
+import { OFFLOAD } from '../../memory/layout.js';
+import { MAX_QUEUES } from '../../netvsc/scaling.js';
+import { MIN_MTU, maxMtu, type NetvscInfo } from '../../netvsc/types.js';
+import { NDIS_HASH_TYPE, NDIS_RSS_CAPABILITY, NDIS_RSS_KEY_BYTES } from '../../wire/ndis.js';
+
+const TABLE_ENTRIES = 128;
+const MAX_SEGMENTS = 64;
+/** Unicast addresses besides the first, and multicast addresses, of the software filters. */
+export const EXTRA_MACS = 63;
+export const GROUPS = 256;
+
+/** Offloads of the device API and all the host's bits that each needs. */
+const RX: readonly (readonly [port: number, host: number])[] = [
+  [RX_OFFLOAD.IPV4_CKSUM, OFFLOAD.IPV4_HEADER_RX],
+  [RX_OFFLOAD.TCP_CKSUM, OFFLOAD.TCP4_RX | OFFLOAD.TCP6_RX],
+  [RX_OFFLOAD.UDP_CKSUM, OFFLOAD.UDP4_RX | OFFLOAD.UDP6_RX],
+  [RX_OFFLOAD.TCP_LRO, OFFLOAD.RSC],
+];
+const TX: readonly (readonly [port: number, host: number])[] = [
+  [TX_OFFLOAD.VLAN_INSERT, OFFLOAD.VLAN],
+  [TX_OFFLOAD.IPV4_CKSUM, OFFLOAD.IPV4_HEADER_TX],
+  [TX_OFFLOAD.TCP_CKSUM, OFFLOAD.TCP4_TX | OFFLOAD.TCP6_TX],
+  [TX_OFFLOAD.UDP_CKSUM, OFFLOAD.UDP4_TX | OFFLOAD.UDP6_TX],
+  [TX_OFFLOAD.TCP_TSO, OFFLOAD.LSO4 | OFFLOAD.LSO6 | OFFLOAD.TCP4_TX | OFFLOAD.TCP6_TX],
+];
+/** What this driver does itself. */
+const RX_OWN = RX_OFFLOAD.VLAN_STRIP | RX_OFFLOAD.VLAN_FILTER | RX_OFFLOAD.RSS_HASH | RX_OFFLOAD.SCATTER;
+const TX_OWN = TX_OFFLOAD.MULTI_SEGS;
+
+const offered = (table: typeof RX, bits: number) =>
+  table.reduce((all, [port, host]) => ((bits & host) === host ? all | port : all), 0);
+const wanted = (table: typeof RX, bits: number) =>
+  table.reduce((all, [port, host]) => ((bits & port) !== 0 ? all | host : all), 0);
+
+/** OFFLOAD bits of a configuration. Tags are always beside the packet: the host has no other way. */
+export function hostOffloads(rxOffloads: number, txOffloads: number): number {
+  return wanted(RX, rxOffloads) | wanted(TX, txOffloads) | OFFLOAD.VLAN;
+}
+
+const HASH_TYPES = [
+  [RSS_TYPE.IPV4, NDIS_HASH_TYPE.IPV4, NDIS_RSS_CAPABILITY.IPV4],
+  [RSS_TYPE.IPV4_TCP, NDIS_HASH_TYPE.TCP_IPV4, NDIS_RSS_CAPABILITY.IPV4],
+  [RSS_TYPE.IPV6, NDIS_HASH_TYPE.IPV6, NDIS_RSS_CAPABILITY.IPV6],
+  [RSS_TYPE.IPV6_TCP, NDIS_HASH_TYPE.TCP_IPV6, NDIS_RSS_CAPABILITY.IPV6],
+  [RSS_TYPE.IPV6_EX, NDIS_HASH_TYPE.IPV6_EX, NDIS_RSS_CAPABILITY.IPV6_EX],
+  [RSS_TYPE.IPV6_TCP_EX, NDIS_HASH_TYPE.TCP_IPV6_EX, NDIS_RSS_CAPABILITY.IPV6_EX],
+] as const;
+
+/** NDIS_HASH_TYPE bits of RSS_TYPE bits. */
+export const hashTypes = (types: number): number =>
+  HASH_TYPES.reduce((all, [type, ndis]) => ((types & type) !== 0 ? all | ndis : all), 0);
+
+/** What a software hash covers when a program names no types. */
+export const USUAL_TYPES: number = RSS_TYPE.IPV4 | RSS_TYPE.IPV4_TCP | RSS_TYPE.IPV6 | RSS_TYPE.IPV6_TCP;
+
+/** `socket`: NUMA node of the device, -1 = any. */
+export function portInfo(device: string, info: NetvscInfo, socket: number): PortInfo {
+  const queues = info.rss === undefined ? 1 : Math.max(1, Math.min(MAX_QUEUES, info.rss.receiveQueues));
+  const entries = info.rss?.tableEntries ?? 0;
+  const flags = info.rss?.flags ?? 0;
+  return {
+    ...{ driver: 'net_netvsc', device, maxRxQueues: queues, maxTxQueues: queues, minMtu: MIN_MTU },
+    maxMtu: maxMtu(info.nvspVersion),
+    ...{ maxRxPacketBytes: 65_536, minRxBufferBytes: 1024, maxMacAddresses: 1 + EXTRA_MACS },
+    rxDescriptors: { min: 1, max: 65_535, align: 1, usual: 512 },
+    txDescriptors: { min: 1, max: 4096, align: 1, usual: 512 },
+    rxOffloads: RX_OWN | offered(RX, info.offered),
+    txOffloads: TX_OWN | offered(TX, info.offered),
+    rssTypes: HASH_TYPES.reduce((all, [type, , capability]) => ((flags & capability) !== 0 ? all | type : all), 0),
+    rssTableEntries: info.rss === undefined ? 0 : entries >= 1 && entries < TABLE_ENTRIES ? entries : TABLE_ENTRIES,
+    ...{ rssKeyBytes: NDIS_RSS_KEY_BYTES, maxTxSegments: MAX_SEGMENTS },
+    speedsMbps: [Math.round(info.linkSpeedBps / 1e6)],
+    ...{ rxInterrupts: true, linkEvents: true, softwareFilters: ['mac', 'multicast', 'vlan'], socket },
+  };
+}

@@ -1,0 +1,12 @@
+// 64-bit counters in an arena's 32-bit cells, as numbers: exact up to 2^53.
+const HIGH = 2 ** 32;
+
+/** Adds `by` (below 2^32) to the counter whose low half is u32[at]. */
+export function add64(u32: Uint32Array, at: number, by: number): void {
+  const sum = u32[at]! + by;
+  u32[at] = sum;
+  if (sum >= HIGH) u32[at + 1]! += 1;
+}
+
+/** While another thread counts it may be off by 2^32 for a moment. */
+export const read64 = (u32: Uint32Array, at: number): number => u32[at]! + u32[at + 1]! * HIGH;
