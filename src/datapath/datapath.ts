@@ -51,6 +51,8 @@ export interface Datapath {
   guestPoll(queue: number, handles: number, max: number): number;
   /** Writes waiting receive completions. Returns how many still wait. */
   guestFlush(queue: number): number;
+  /** How many ranges of the receive buffer mbufs still show. `last`: ranges that are not delivered yet are given up. */
+  guestLent(queue: number, last: 0 | 1): number;
   /** Frees every buffer that the queue holds (sends in flight, packet under assembly): the channel is closed. */
   guestAbandon(queue: number): void;
 

@@ -1,5 +1,22 @@
-// Structures of ports of the device API that lie in front of guest queues (memory/layout.ts has all others).
+// Structures of the device API's ports, and what lies between them and guest queues.
 import { cells } from './cells.js';
+
+/** A port's queue, as the thread that polls it and the control thread see it. */
+export const PORT_QUEUE = cells('PORT_QUEUE', {
+  state: 'u32', // QUEUE_STATE
+});
+
+/** Only who changes READY to BUSY may use the queue, and puts READY back; control code changes READY to STOPPED. */
+export const QUEUE_STATE = { STOPPED: 0, READY: 1, BUSY: 2 } as const;
+
+/** What a virtual device counts of one queue in one direction. */
+export const PORT_COUNTERS = cells('PORT_COUNTERS', {
+  packets: 'u64',
+  bytes: 'u64',
+  errors: 'u64',
+  missed: 'u64',
+  noMbufs: 'u64',
+});
 
 /** Packets of one direction by kind and size, as in a PMD's extended statistics and in its order (facts/dpdk.md 2.8). */
 export const PACKET_KINDS = [
@@ -66,3 +83,21 @@ export const DOORBELL = cells('DOORBELL', {
   relid: 'u32',
   monitorId: 'u32',
 });
+
+/** A transfer-page packet whose frames mbufs show: completed when the last of them is freed. Begins as an EXTERNAL_BUFFER. */
+export const LOAN = cells(
+  'LOAN',
+  {
+    references: 'u32',
+    next: 'u32',
+    owner: 'u32',
+    id: 'u32',
+    idLow: 'u32',
+    idHigh: 'u32',
+    status: 'u32',
+    ranges: 'u32',
+  },
+  32,
+);
+
+export const PORT_LAYOUTS = [PORT_QUEUE, PORT_COUNTERS, GUEST_PORT, RX_FILTER, DOORBELL, LOAN] as const;

@@ -5,11 +5,13 @@
 // pages (wire/vmbus.ts RING_CONTROL), ring data, receive and send buffers are shared with the peer.
 import { NVSP_NO_SECTION } from '../wire/nvsp-types.js';
 import { cells } from './cells.js';
-import { DOORBELL, GUEST_PORT, RX_FILTER } from './layout-ports.js';
+import { PORT_LAYOUTS } from './layout-ports.js';
 import { RING_LAYOUTS } from './layout-rings.js';
+import { STAGED_PAGE, STAGING } from './layout-staging.js';
 
 export * from './layout-ports.js';
 export * from './layout-rings.js';
+export * from './layout-staging.js';
 
 /** One side's end of a channel: the ring it writes and the ring it reads. Prefix of GUEST_QUEUE and HOST_CHANNEL. */
 const endCells = {
@@ -150,23 +152,6 @@ export const POOL_SHARED = cells('POOL_SHARED', {
   bulk: 'u32', // handles that move at once
 });
 
-/** A port's queue, as the thread that polls it and the control thread see it. */
-export const PORT_QUEUE = cells('PORT_QUEUE', {
-  state: 'u32', // QUEUE_STATE
-});
-
-/** Only who changes READY to BUSY may use the queue, and puts READY back; control code changes READY to STOPPED. */
-export const QUEUE_STATE = { STOPPED: 0, READY: 1, BUSY: 2 } as const;
-
-/** What a virtual device counts of one queue in one direction. */
-export const PORT_COUNTERS = cells('PORT_COUNTERS', {
-  packets: 'u64',
-  bytes: 'u64',
-  errors: 'u64',
-  missed: 'u64',
-  noMbufs: 'u64',
-});
-
 /** One send in flight: its transaction id is slot | generation << 16 with TX_TRANSACTION above it. */
 export const TX_SLOT = cells(
   'TX_SLOT',
@@ -206,7 +191,8 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   nvspBytes: 'u32', // payload bytes of an NVSP message that we send (28, or 40 from 6.1)
   maxPacketsPerMessage: 'u32', // from the host's RNDIS initialize completion, at least 1
   packetAlignment: 'u32', // bytes, power of two
-  copyLimit: 'u32', // a larger message goes by GPA ranges
+  copyLimit: 'u32', // packets whose message without per-packet info is larger go by GPA ranges where they can
+  sectionLimit: 'u32', // longest message that a section takes, 0 = copyLimit
   maxFrameBytes: 'u32', // MTU + 14 (+ nothing): longer frames without TSO are refused
   offloads: 'u32', // OFFLOAD bits that the host granted
   lsoMax4: 'u32', // largest LSO send in bytes that the host takes
@@ -229,6 +215,16 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   rangeIdLow: 'u32',
   rangeIdHigh: 'u32',
   rangeStatus: 'u32',
+  lendFrom: 'u32', // frames of at least so many bytes stay in the receive buffer while mbufs show them; 0 = none does
+  lendNot: 'u32', // PACKET_FLAG bits of frames that never do
+  lendMost: 'u32', // ranges that may be lent at once
+  lent: 'u32', // ranges that are
+  loans: 'u32', // LOAN table
+  freeLoans: 'u32', // stack of addresses
+  freeLoanCount: 'u32',
+  loan: 'u32', // of the transfer-page packet at hand, or 0
+  returnedLoans: 'u32', // list of those that no mbuf shows any more, filled by whoever frees the last one
+  waitingLoans: 'u32', // the same, taken from there, until there is room for their completions
   coalescing: 'u32', // mbuf being put together from RSC fragments, or 0
   coalescingLast: 'u32', // its last segment
   coalescedFragments: 'u32',
@@ -243,6 +239,7 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   txCompleted: 'u64',
   txCompletedBytes: 'u64',
   txFailed: 'u64', // packets whose completion said anything but success
+  txAbandoned: 'u64', // packets whose completion did not come before the channel closed
   txCopied: 'u64', // packets copied into sections
   txDirect: 'u64', // packets sent by GPA ranges
   txMessages: 'u64', // NVSP messages that carried data
@@ -266,6 +263,7 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   rxHash: 'u64',
   rxCoalesced: 'u64',
   rxCoalescedFragments: 'u64',
+  rxLent: 'u64', // frames that were not copied
   rxNoMbuf: 'u64',
   rxTooBig: 'u64', // frame longer than a buffer of the pool
   rxCompletionsDelayed: 'u64', // flushes that found the ring full
@@ -298,43 +296,6 @@ export const OFFLOAD = {
 
 /** A stretch of guest-physical memory that the host has mapped. */
 export const GPA_REGION = cells('GPA_REGION', { pfnLow: 'u32', pfnHigh: 'u32', pages: 'u32', address: 'u32' }, 16);
-
-/**
- * What hostStage finds to be copied before a poll: pages that GPA-direct packets name and that are not mapped. One for all
- * channels of a NIC, for one poll of one of them at a time.
- */
-export const STAGING = cells('STAGING', {
-  channel: 'u32', // HOST_CHANNEL whose next poll takes what is here; 0 = none
-  end: 'u32', // read index behind the last packet looked at: the poll goes no further
-  data: 'u32', // arena address of the copies, back to back
-  dataBytes: 'u32',
-  dataUsed: 'u32',
-  pages: 'u32', // STAGED_PAGE table
-  pageCapacity: 'u32',
-  pageCount: 'u32',
-  vectors: 'u32', // as many struct iovec as pages may be: u64 address in the guest, u64 bytes
-  vectorCount: 'u32',
-  known: 'u32', // GPA_REGION table of pages that cannot be mapped
-  knownCount: 'u32',
-  unknown: 'u32', // 1: the page below is staged and not in that table: it may be one that can be mapped
-  unknownLow: 'u32',
-  unknownHigh: 'u32',
-});
-
-/** A part of a page in STAGING, in the order of the packets and of their ranges. */
-export const STAGED_PAGE = cells(
-  'STAGED_PAGE',
-  {
-    packet: 'u32', // read index behind the packet that names it
-    pfnLow: 'u32',
-    pfnHigh: 'u32',
-    offset: 'u32',
-    bytes: 'u32',
-    address: 'u32', // of the copy; 0 = it could not be had
-    vector: 'u32', // index of the vector that it is part of
-  },
-  32,
-);
 
 /** A guest's send that waits for its completion: at most as many as one poll reads. */
 export const TRANSACTION = cells('TRANSACTION', { idLow: 'u32', idHigh: 'u32', status: 'u32', wanted: 'u32' }, 16);
@@ -471,12 +432,8 @@ export const LAYOUTS = [
   EXTERNAL_BUFFER,
   POOL,
   POOL_SHARED,
-  PORT_QUEUE,
-  PORT_COUNTERS,
+  ...PORT_LAYOUTS,
   ...RING_LAYOUTS,
-  GUEST_PORT,
-  RX_FILTER,
-  DOORBELL,
   TX_SLOT,
   GUEST_QUEUE,
   GPA_REGION,

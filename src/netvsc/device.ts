@@ -37,6 +37,8 @@ export class NetvscDevice {
   #state: NetvscState = 'detached';
   #failure: string | undefined;
   #session: Session | undefined;
+  /** Openings that are over, whose memory is in use. */
+  readonly #ended: Session[] = [];
   #info: NetvscInfo | undefined;
   #filter = DEFAULT_FILTER;
   #rss: RssSettings = {};
@@ -108,6 +110,7 @@ export class NetvscDevice {
       this.#ending = this.#detach(this.#session!);
     }
     await this.#ending;
+    this.#release();
     if (this.#state === 'failed') this.#state = 'detached';
     this.#failure = undefined;
   }
@@ -300,12 +303,27 @@ export class NetvscDevice {
 
   #close(session: Session): void {
     if (this.#session !== session) return;
-    const quiet = this.#setup.sharing?.quiesce() ?? true;
+    const free = this.#isFree(session);
     this.#session = undefined;
+    for (const queue of session.queues) queue.countAbandoned();
     this.#totals.absorb(session.queues, session.control);
     this.#counters.sendsAbandoned += session.outstanding;
-    if (quiet) session.close();
-    else session.abort('a burst does not end');
+    session.abandon();
+    if (free) session.close();
+    else this.#ended.push(session);
+  }
+
+  /** Gives back what ended openings held, as soon as nobody uses it. */
+  #release(): void {
+    for (const session of this.#ended.splice(0)) {
+      if (this.#isFree(session)) session.close();
+      else this.#ended.push(session);
+    }
+  }
+
+  /** Nobody else uses its memory, and nobody will. */
+  #isFree(session: Session): boolean {
+    return this.#setup.sharing?.quiesce(session.queues.map(({ address }) => address)) ?? true;
   }
 
   /** The device cannot go on: everything that waits is told, everything is released. */

@@ -2,7 +2,7 @@
 // completions, page table. Taken from the device's arena at open, given back at close; nothing is kept in between.
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
-import { GUEST_QUEUE, NO_SECTION, TX_SLOT } from '../memory/layout.js';
+import { GUEST_QUEUE, LOAN, NO_SECTION, TX_SLOT } from '../memory/layout.js';
 import { Channel } from '../vmbus/channel.js';
 import type { GuestMemory, Region, RingRegion } from '../vmbus/device.js';
 import { RING_CONTROL } from '../wire/vmbus.js';
@@ -23,10 +23,21 @@ const PAGE_SHIFT = 12;
 /** Events of a subchannel: no control messages pass there. */
 const SUBCHANNEL_EVENT_BYTES = 8192;
 
+/** Looked at by every poll, as a u32 offset: by its name it would cost as much as the poll itself. */
+const COMPLETION_COUNT = GUEST_QUEUE.at.completionCount >>> 2;
+
 /** What attach settles on the primary channel and subchannels take over. */
 const NEGOTIATED = [
   ...['nvspBytes', 'receiveBuffer', 'receiveBytes', 'receiveSectionBytes', 'receiveBufferId'],
-  ...['sendBuffer', 'sendSectionBytes', 'sendSections', 'maxPacketsPerMessage', 'packetAlignment', 'copyLimit'],
+  ...[
+    'sendBuffer',
+    'sendSectionBytes',
+    'sendSections',
+    'maxPacketsPerMessage',
+    'packetAlignment',
+    'copyLimit',
+    'sectionLimit',
+  ],
   ...['maxFrameBytes', 'softwareMtu', 'lsoMax4', 'lsoMax6', 'offloads', 'rxPool', 'rxLargePool', 'rxChains'],
   ...['pfnTable', 'pfnBase', 'pfnPages'],
 ] as readonly QueueCell[];
@@ -101,6 +112,11 @@ export class QueueMemory {
     this.#arena.u32[(this.address + GUEST_QUEUE.at[cell]) >>> 2] = value;
   }
 
+  /** Receive completions wait for room in the ring. */
+  get owesCompletions(): boolean {
+    return this.#arena.u32[(this.address >>> 2) + COMPLETION_COUNT] !== 0;
+  }
+
   /** Gives sections [first, first + count) to this queue's senders. */
   ownSections(first: number, count: number): void {
     if (!this.#open) return;
@@ -122,9 +138,37 @@ export class QueueMemory {
     this.set('freeSlotCount', slots);
   }
 
+  /** Leaves frames of at least `from` bytes in the receive buffer, in up to `most` ranges at once, unless their flags have one of `not`
+   *  (PACKET_FLAG). 0 = copies all. */
+  lend(from: number, most: number, not: number): void {
+    if (!this.#open) return;
+    if (from !== 0 && this.get('loans') === 0) {
+      const loans = this.#take('loans', Math.max(1, most) * LOAN.bytes);
+      const free = this.#take('free loans', Math.max(1, most) * 4);
+      for (let i = 0; i < most; i++) this.#arena.u32[(free >>> 2) + i] = loans + i * LOAN.bytes;
+      this.set('loans', loans);
+      this.set('freeLoans', free);
+      this.set('freeLoanCount', most);
+      this.set('lendMost', most);
+    }
+    this.set('lendNot', not);
+    this.set('lendFrom', from);
+  }
+
   /** Sends whose completion has not come. */
   get outstanding(): number {
     return this.get('slotCount') - this.get('freeSlotCount');
+  }
+
+  /** The channel is about to close: packets whose completion will not come are counted. */
+  countAbandoned(): void {
+    const { u32 } = this.#arena;
+    let packets = this.get('section') === NO_SECTION ? 0 : this.get('sectionPackets');
+    for (let slot = 0; slot < this.get('slotCount'); slot++) {
+      const cells = this.get('slots') + slot * TX_SLOT.bytes;
+      if (u32[(cells + TX_SLOT.at.busy) >>> 2]) packets += u32[(cells + TX_SLOT.at.packets) >>> 2]!;
+    }
+    this.set('txAbandoned', packets);
   }
 
   /** Ring bytes that the host has not taken yet. */

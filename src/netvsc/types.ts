@@ -49,9 +49,9 @@ export interface NetvscSetup {
 export interface NetvscSharing {
   /** Runs code that uses a queue's rings while no burst does. False = not now: it is tried again at the next tick. */
   exclusive(queue: number, what: () => void): boolean;
-  /** Called before the queues' memory is given back: no burst may use it from then on. False = one does not end; nothing is given
-   *  back then. */
-  quiesce(): boolean;
+  /** Called before memory is given back, with the addresses of the GUEST_QUEUEs: no burst may use it from then on. False = one
+   *  does not end, or received packets show the receive buffer; detach() asks again. */
+  quiesce(queues: readonly number[]): boolean;
 }
 
 /** What the host said about receive-side scaling. */

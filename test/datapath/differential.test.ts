@@ -9,7 +9,7 @@ import { type Poke, World, type WorldOptions } from './world.js';
 
 const long = process.env.NETVSC_LONG === '1';
 // The same runs every time, unless they are to be many: then new ones.
-const wanted = process.env.NETVSC_SEED ?? (process.env.NETVSC_LONG === undefined ? '3' : undefined);
+const wanted = process.env.NETVSC_SEED ?? (process.env.NETVSC_LONG === undefined ? '1' : undefined);
 const seed = wanted === undefined ? {} : { seed: Number(wanted) };
 const payload = fc.uint8Array({ maxLength: 300 });
 const side = fc.boolean();
@@ -139,6 +139,7 @@ const few: fc.Arbitrary<WorldOptions> = fc
     offloads: fc.oneof(fc.constant(allOffloads), fc.integer({ min: 0, max: allOffloads })),
     lsoMax: fc.constantFrom(16_384, 62_780, 65_536),
     copyLimit: fc.integer({ min: 0, max: 6144 }),
+    wholeSection: fc.boolean(),
     tables: fc.constantFrom(
       { frames: 1024, fragments: 4096, transactions: 1024, completions: 1024 },
       { frames: 8, fragments: 12, transactions: 3, completions: 2 },
@@ -155,6 +156,7 @@ const few: fc.Arbitrary<WorldOptions> = fc
       offloads,
       lsoMax,
       copyLimit,
+      wholeSection,
       tables,
       hostFrameBytes,
       ...rest
@@ -169,6 +171,7 @@ const few: fc.Arbitrary<WorldOptions> = fc
         lsoMax4: lsoMax,
         lsoMax6: lsoMax,
         copyLimit: Math.min(copyLimit, rest.sendSectionBytes),
+        sectionLimit: wholeSection ? rest.sendSectionBytes : 0,
         completionCapacity: tables.completions,
       },
       host: {
@@ -255,6 +258,19 @@ function check(runs: number, length: number, kinds: typeof steps, must: readonly
   const missed = must.filter((name) => !reached[name]);
   if (process.env.NETVSC_SEED === undefined) assert.deepEqual(missed, [], 'never happened');
 }
+
+const SMALL = { ringBytes: 8192, receiveBytes: 141_120, sendBytes: 76_800, poolCount: 150, largeCount: 4 };
+
+test('a coalesced packet whose first fragment is just one piece of it', () => {
+  const world = new World({ ...SMALL, mtu: 576 });
+  const rest = { kind: 'tcp4', vlan: null, hash: null, mss: 500, shift: 0, seed: 1, wrong: null } as const;
+  for (const piece of [590, 295, 1180]) {
+    world.inject([incoming({ ...rest, size: 1500, offload: 4, cuts: [] })], piece);
+    world.compare();
+  }
+  assert.equal(world.host.end.counters.values.rxCoalesced, 3);
+  world.close();
+});
 
 test('compiled burst loops agree with the model on random traffic', () => check(250, 60, steps, MUST));
 test('the same for long', { skip: !long && 'NETVSC_LONG=1 runs it' }, () => check(2000, 300, steps, MUST));

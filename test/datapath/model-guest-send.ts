@@ -37,6 +37,7 @@ export interface GuestConfig {
   readonly maxPacketsPerMessage: number;
   readonly packetAlignment: number;
   readonly copyLimit: number;
+  readonly sectionLimit: number;
   readonly maxFrameBytes: number;
   readonly offloads: number;
   readonly lsoMax4: number;
@@ -141,9 +142,16 @@ export class ModelGuestSend {
       infos.push({ type: 0, value: bits | (flags & F.TX_IP_CHECKSUM ? 16 : 0) | (packet.l4Offset << 16) });
     }
     const message = PACKET_BYTES + infos.length * 16 + bytes;
+    allowed &&= segmentsOf(packet).reduce((sum, { length }) => sum + length, 0) === bytes;
     let outcome: Outcome | 'direct' = allowed ? 'direct' : 'refused';
-    if (allowed && !lso && message <= c.copyLimit) outcome = this.#copy(packet, infos, message, inSoftware);
-    if (outcome === 'direct') outcome = this.#direct(packet, infos, message, inSoftware);
+    const fits = message <= (c.sectionLimit || c.copyLimit);
+    const copy = () => this.#copy(packet, infos, message, inSoftware, lso);
+    if (allowed && !lso && fits && PACKET_BYTES + bytes <= c.copyLimit) outcome = copy();
+    if (outcome === 'direct') {
+      outcome = this.#direct(packet, infos, message, inSoftware);
+      // What cannot go directly is copied, and waits for a section.
+      if (outcome === 'refused' && fits) outcome = copy() === 'sent' ? 'sent' : 'later';
+    }
     if (outcome === 'later') {
       this.count('txBusy');
       return false;
@@ -163,7 +171,7 @@ export class ModelGuestSend {
   }
 
   /** Several packets share a section; padding to the alignment belongs to the message before it. */
-  #copy(packet: Mbuf, infos: Info[], message: number, inSoftware: boolean): Outcome | 'direct' {
+  #copy(packet: Mbuf, infos: Info[], message: number, inSoftware: boolean, lso: boolean): Outcome | 'direct' {
     const { c } = this;
     const memory = this.memory;
     const aligned = () => (this.open ? Math.ceil(this.open.used / c.packetAlignment) * c.packetAlignment : 0);
@@ -186,6 +194,7 @@ export class ModelGuestSend {
     }
     const frame = join(...segmentsOf(packet).map((s) => memory.take(s.data, s.length)));
     if (inSoftware) finishChecksums(frame, packet.flags, packet.l4Offset);
+    if (lso) seedLargeSend(frame, packet.l4Offset);
     const head = rndisHead(message, PACKET_BYTES + infos.length * 16, frame.length, infos);
     memory.bytes.set(join(head, frame), c.sendBuffer + this.open.section * c.sendSectionBytes + this.open.used);
     this.open.last = this.open.used;
@@ -230,41 +239,61 @@ export class ModelGuestSend {
     return true;
   }
 
-  /** RNDIS header in the headroom, one range for each segment. */
+  /** RNDIS header in the headroom, one range for each segment. Without room there the header has a buffer of its own, with what LSO
+   *  changes behind it; room in the ring is then asked for as if it lay in two pages. */
   #direct(packet: Mbuf, infos: Info[], message: number, inSoftware: boolean): Outcome {
     const { c, end } = this;
     const memory = this.memory;
     if (!this.#flush()) return 'later';
+    // Checksums over a chain are only computed while copying.
+    if (inSoftware && packet.next) return 'refused';
     const header = PACKET_BYTES + infos.length * 16;
-    if (packet.data - header < packet.buffer) return 'refused';
+    const lso = (packet.flags & F.TX_TSO) !== 0;
+    const apart = packet.data - header < packet.buffer;
+    const tcp = packet.data + packet.l4Offset;
+    const skip = apart && lso ? packet.l4Offset + Math.max(20, (memory.bytes[tcp + 12]! >> 4) * 4) : 0;
+    if (skip > packet.length) return 'refused';
+    const lead = apart ? -skip : header;
     const parts = segmentsOf(packet)
-      .map((s) => (s === packet ? { at: s.data - header, bytes: s.length + header } : { at: s.data, bytes: s.length }))
+      .map((s) => (s === packet ? { at: s.data - lead, bytes: s.length + lead } : { at: s.data, bytes: s.length }))
       .filter((part) => part.bytes > 0);
-    if (parts.length > 64) return 'refused';
+    if (parts.length + Number(apart) > 64) return 'refused';
     if (parts.some((p) => p.at < c.packets || p.at + p.bytes > c.packets + c.packetBytes)) return 'refused';
-    const ranges = parts.map(({ at, bytes }) => {
+    const range = ({ at, bytes }: { at: number; bytes: number }) => {
       const list = [bytes, at % 4096];
       for (let page = Math.floor(at / 4096); page * 4096 < at + bytes; page++) list.push(page, 0);
       return words(...list);
-    });
-    const extended = join(words(0, parts.length), ...ranges);
-    const total = ModelEnd.bytes(extended.length, c.nvspBytes);
-    if (total > 32768 || total + c.spare > c.ringSize - 8) return 'refused';
-    if (!end.hasRoom(total + c.spare)) {
-      this.#wait(total + c.spare);
+    };
+    const least = join(words(0, 0), ...parts.map(range)).length + (apart ? 24 : 0);
+    const most = ModelEnd.bytes(least, c.nvspBytes);
+    if (most > 32768 || most + c.spare > c.ringSize - 8) return 'refused';
+    if (!end.hasRoom(most + c.spare)) {
+      this.#wait(most + c.spare);
       return 'later';
     }
+    if (this.freeSlots.length === 0) {
+      this.count('txNoSlot');
+      return 'later';
+    }
+    const own = apart ? packet.pool.get() : undefined;
+    if (apart && (!own || header + skip > own.pool.room)) {
+      if (own) release(own);
+      return 'refused';
+    }
+    if (own) own.next = packet;
+    const id = this.#slot({ section: NO_SECTION, mbuf: own ?? packet, packets: 1, bytes: packet.packetLength })!;
+    const start = own ? own.buffer : packet.data - header;
+    if (own) memory.bytes.set(memory.take(packet.data, skip), start + header);
+    if (lso) {
+      const at = start + header;
+      seedLargeSend(memory.bytes.subarray(at, at + (own ? skip : packet.length)), packet.l4Offset);
+    }
     if (inSoftware) {
-      // Checksums over a chain are only computed while copying: such a packet waits for a section if it fits one.
-      if (packet.next) return message <= c.copyLimit ? 'later' : 'refused';
       finishChecksums(memory.bytes.subarray(packet.data, packet.data + packet.length), packet.flags, packet.l4Offset);
     }
-    const id = this.#slot({ section: NO_SECTION, mbuf: packet, packets: 1, bytes: packet.packetLength });
-    if (id === undefined) return 'later';
-    if (packet.flags & F.TX_TSO) {
-      seedLargeSend(memory.bytes.subarray(packet.data, packet.data + packet.length), packet.l4Offset);
-    }
-    memory.bytes.set(rndisHead(message, header, packet.packetLength, infos), packet.data - header);
+    memory.bytes.set(rndisHead(message, header, packet.packetLength, infos), start);
+    const all = own ? [{ at: start, bytes: header + skip }, ...parts] : parts;
+    const extended = join(words(0, all.length), ...all.map(range));
     end.write(9, 1, id, TX_TRANSACTION, extended, nvspRndis(c.nvspBytes, 0, NO_SECTION, 0));
     this.count('txMessages');
     this.count('txDirect');

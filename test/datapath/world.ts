@@ -112,6 +112,7 @@ export class World {
       'maxPacketsPerMessage',
       'packetAlignment',
       'copyLimit',
+      'sectionLimit',
       'offloads',
       'lsoMax4',
       'lsoMax6',

@@ -33,30 +33,36 @@ export interface HostThreadOptions {
 
 /** Ends with the test. */
 export async function startHost(t: TestContext, options: HostThreadOptions = {}): Promise<HostThread> {
+  const host = await hostThread(options);
+  t.after(() => host.end());
+  return host;
+}
+
+/** The caller ends it. */
+export async function hostThread(options: HostThreadOptions = {}): Promise<HostThread> {
   const machine = testMachineName();
   const { nics = [{}, {}], profile = 'ws2019', megabytes = 512 } = options;
   const workerData: HostThreadData = { machine, profile, nics, megabytes };
   const worker = new Worker(new URL('./host-thread.js', import.meta.url), { workerData, trackUnmanagedFds: false });
   let running = true;
-  worker.once('exit', () => {
-    running = false;
-  });
+  const exit = once(worker, 'exit');
   const ask = async (command: HostCommand): Promise<unknown> => {
     const answer = once(worker, 'message');
     worker.postMessage(command);
     return (await answer)[0];
   };
-  const end = async () => {
-    if (running) await ask({ do: 'end' });
-  };
-  t.after(end);
   const [path] = await once(worker, 'message');
   return {
     machine,
     path,
     state: async () => (await ask({ do: 'state' })) as HostState,
     rescind: async (nic) => void (await ask({ do: 'rescind', nic })),
-    end,
+    async end() {
+      if (!running) return;
+      running = false;
+      await ask({ do: 'end' });
+      await exit; // its descriptors are closed then
+    },
     async kill() {
       running = false;
       await worker.terminate();

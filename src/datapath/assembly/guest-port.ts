@@ -24,6 +24,9 @@ export function portStage(port: u32): u32 {
   if (first != 0) memory.copy(list, list + (first << 2), used << 2);
   store<u32>(port, 0, L.GUEST_PORT_STAGED_FIRST);
   let all: u32 = 0;
+  // What waits may wait for long: the host gets its buffer back.
+  const lendFrom = load<u32>(q, L.GUEST_QUEUE_LEND_FROM);
+  store<u32>(q, 0, L.GUEST_QUEUE_LEND_FROM);
   for (let round: u32 = 0; round < ROUNDS; round++) {
     const room = capacity - used;
     const to = list + (used << 2);
@@ -37,6 +40,7 @@ export function portStage(port: u32): u32 {
     }
     if (n < wanted) break;
   }
+  store<u32>(q, lendFrom, L.GUEST_QUEUE_LEND_FROM);
   store<u32>(port, used, L.GUEST_PORT_STAGED_COUNT);
   return all;
 }

@@ -104,11 +104,16 @@ export class Channels implements NetvscSharing {
     return false;
   };
 
-  quiesce(): boolean {
+  quiesce(queues: readonly number[]): boolean {
     try {
       for (const lock of [...this.#rxLocks, ...this.#txLocks]) stopQueue(this.#context.arena.u32, lock, this.#name);
     } catch (error) {
       this.#context.log((error as Error).message);
+      return false;
+    }
+    const lent = queues.reduce((sum, queue) => sum + this.#context.datapath.guestLent(queue, 1), 0);
+    if (lent > 0) {
+      this.#context.log(`${this.#name}: ${lent} ranges of the receive buffer are still shown by mbufs, it stays`);
       return false;
     }
     for (let queue = 0; queue < MAX_QUEUES; queue++) {
@@ -151,15 +156,32 @@ export class Channels implements NetvscSharing {
   }
 
   /** After a stop: waits for sends in flight and reads what has come. */
-  async drain(limitMs: number): Promise<void> {
-    const end = performance.now() + limitMs;
-    for (;;) {
+  async drained(limitMs: number): Promise<void> {
+    await this.until(() => {
+      for (let queue = 0; ; queue++) {
+        const memory = this.#device.queue(queue);
+        if (memory === undefined) return true;
+        if (memory.outstanding > 0 || memory.backlog || this.#readable(queue)) return false;
+      }
+    }, limitMs);
+  }
+
+  /** Turns until this holds, or the time is over. */
+  async until(done: () => boolean, limitMs: number): Promise<void> {
+    for (const end = performance.now() + limitMs; ; ) {
       this.turn(performance.now());
-      const busy = Array.from({ length: MAX_QUEUES }, (_, queue) => this.#device.queue(queue)).some(
-        (memory, queue) => memory && (memory.outstanding > 0 || memory.backlog || this.#readable(queue)),
-      );
-      if (!busy || performance.now() > end) return;
+      if (done() || performance.now() > end) return;
       await immediate();
+    }
+  }
+
+  /** Ranges of the receive buffer that mbufs show. No burst runs. */
+  lent(): number {
+    let ranges = 0;
+    for (let queue = 0; ; queue++) {
+      const memory = this.#device.queue(queue);
+      if (memory === undefined) return ranges;
+      ranges += this.#context.datapath.guestLent(memory.address, 0);
     }
   }
 

@@ -14,8 +14,9 @@ import type {
   QueueStats,
   ReceiveFilter,
 } from '../../ethdev/types.js';
-import { PORT_OPTION } from '../../memory/layout.js';
+import { PACKET_FLAG, PORT_OPTION } from '../../memory/layout.js';
 import { type NetvscChange, NetvscDevice } from '../../netvsc/device.js';
+import type { QueueMemory } from '../../netvsc/queue.js';
 import { MAX_QUEUES, type RssSettings } from '../../netvsc/scaling.js';
 import type { NetvscEvent, NetvscInfo } from '../../netvsc/types.js';
 import { MICROSOFT_KEY } from '../../offload/rss.js';
@@ -34,6 +35,8 @@ const { DIRECTED, ALL_MULTICAST, BROADCAST, PROMISCUOUS } = PACKET_FILTER;
 const HEADER_BYTES = 44;
 /** How long stop() waits for packets that are on their way. */
 const DRAIN_MS = 1000;
+/** How long a reattach waits for received packets that show the receive buffer. */
+const LOANS_MS = 1000;
 
 interface Rss {
   readonly types: number;
@@ -46,6 +49,7 @@ export class NetvscPort implements PortDriver {
   onEvent: ((event: PortEvent) => void) | undefined;
   readonly #context: DriverContext;
   readonly #name: string;
+  readonly #arguments: NetvscArguments;
   readonly #socket: number;
   readonly #device: NetvscDevice;
   readonly #channels: Channels;
@@ -87,6 +91,7 @@ export class NetvscPort implements PortDriver {
   private constructor(context: DriverContext, name: string, device: VmbusDevice, args: NetvscArguments) {
     this.#context = context;
     this.#name = name;
+    this.#arguments = args;
     this.#socket = args.numaAware ? numaNode(device.location) : -1;
     this.#channels = new Channels(context, name);
     this.#filters = new Filters(context.arena, name);
@@ -173,6 +178,7 @@ export class NetvscPort implements PortDriver {
       const memory = this.#device.queue(queue)!;
       memory.set('rxPool', this.#rx[queue]?.pool.address ?? 0);
       memory.set('rxChains', chains ? 1 : 0);
+      if (this.#arguments.rxExternal) this.#lend(memory);
       memory.limitSends(this.#tx[queue]?.descriptors ?? 1);
     }
     await this.#applyRss();
@@ -184,7 +190,7 @@ export class NetvscPort implements PortDriver {
     this.#started = false;
     this.#channels.started = false;
     await this.#work(this.#device.setPacketFilter(0)).catch((error: Error) => this.#log(error.message));
-    await this.#channels.drain(DRAIN_MS);
+    await this.#channels.drained(DRAIN_MS);
   }
 
   async close(): Promise<void> {
@@ -339,8 +345,21 @@ export class NetvscPort implements PortDriver {
     }
   }
 
+  /** Frames that are longer than rx_copybreak are not copied; at most half of the host's sections may be out (facts/dpdk.md 2.11, 5). */
+  #lend(memory: QueueMemory): void {
+    const { receiveSections, queues } = this.#found;
+    const tagged = this.#config!.rxOffloads & RX_OFFLOAD.VLAN_STRIP ? 0 : PACKET_FLAG.VLAN;
+    memory.lend(this.#arguments.rxCopybreak + 1, Math.floor(receiveSections / 2 / queues), tagged);
+  }
+
   /** The old opening is in force again when this fails. */
   async #reattach(change: NetvscChange): Promise<void> {
+    await this.#channels.until(() => this.#channels.lent() === 0, LOANS_MS);
+    const lent = this.#channels.lent();
+    if (lent > 0) {
+      const problem = `${lent} ranges of the receive buffer are still shown by received mbufs: free those first`;
+      throw new PortError('EBUSY', this.#name, problem);
+    }
     try {
       await this.#work(this.#device.reattach(change));
     } finally {

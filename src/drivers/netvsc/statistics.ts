@@ -13,7 +13,7 @@ const HIGH = 2 ** 32;
 const RX_FAULTS = [
   ...['rxBadNvsp', 'rxBadSet', 'rxBadRange', 'rxBadRndis', 'rxBadPpi', 'rxBadCoalescing', 'rxBadType', 'rxTooBig'],
 ];
-const TX_FAULTS = ['txFailed', 'txTooBig'];
+const TX_FAULTS = ['txFailed', 'txAbandoned', 'txTooBig'];
 
 /** Our own extended statistics, behind DPDK's. */
 const RX_MORE: readonly (readonly [name: string, counter: string])[] = [
@@ -30,10 +30,12 @@ const RX_MORE: readonly (readonly [name: string, counter: string])[] = [
   ['checksum_good_packets', 'rxChecksumGood'],
   ['checksum_bad_packets', 'rxChecksumBad'],
   ['coalesced_packets', 'rxCoalesced'],
+  ['external_packets', 'rxLent'],
   ['vlan_packets', 'rxVlan'],
 ];
 const TX_MORE: readonly (readonly [name: string, counter: string])[] = [
   ['failed_packets', 'txFailed'],
+  ['abandoned_packets', 'txAbandoned'],
   ['refused_packets', 'txTooBig'],
   ['copied_packets', 'txCopied'],
   ['direct_packets', 'txDirect'],
@@ -93,7 +95,9 @@ export class PortStatistics {
       const counters = this.#counters(queue);
       const { packets, bytes, errors } = this.queue(queue).rx;
       const full = { ring: counters.rxMissed ?? 0, channel: counters.rxCompletionsDelayed ?? 0 };
-      list.push(...usual(`rx_q${queue}_`, { packets, bytes, errors }, full, counters, 'rx'));
+      const rx = usual(`rx_q${queue}_`, { packets, bytes, errors }, full, counters, 'rx');
+      // One of the generic ones in front has the name, too.
+      list.push(...rx.filter(([name]) => name !== `rx_q${queue}_errors`));
       list.push(...named(`rx_q${queue}_`, RX_MORE, counters));
     }
     return list;
