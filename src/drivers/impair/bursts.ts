@@ -54,7 +54,7 @@ class ImpairTx implements TxBurst {
 
   burst(handles: number, count: number): number {
     const line = this.#line;
-    if (line.idle) return this.#inner.burst(handles, count);
+    if (line.idle) return line.pass(this.#inner.burst(handles, count));
     const now = line.timed ? clock() : 0;
     let taken = 0;
     for (; taken < count; taken++) {
@@ -121,7 +121,7 @@ export class ImpairRx implements RxBurst {
   burst(handles: number, max: number): number {
     this.#tx?.push();
     const line = this.#line;
-    if (line.idle) return this.#inner.burst(handles, max);
+    if (line.idle) return line.pass(this.#inner.burst(handles, max));
     if (max === 0) return 0;
     const now = line.timed ? clock() : 0;
     let count = this.#pass(handles, max, now);

@@ -164,9 +164,13 @@ export class ImpairLine {
 
   /** The first `count` have gone on. */
   drop(count: number): void {
-    if (count === 0) return;
-    this.#u32[(this.#cells + CELL.first) >>> 2]! += count;
+    if (count > 0) this.#u32[(this.#cells + CELL.first) >>> 2]! += this.pass(count);
+  }
+
+  /** Counts packets that went on; returns their number. */
+  pass(count: number): number {
     add64(this.#u32, (this.#cells + CELL.passed) >>> 2, count);
+    return count;
   }
 
   /** Frees everything that is held. */
@@ -206,7 +210,7 @@ export class ImpairLine {
     }
     const before = there === 0 ? nowMs : this.#due(last - 1);
     const slot = last & this.#mask;
-    this.#doubles[(this.#held >>> 3) + slot * HELD_DOUBLES] = due < before ? before : due;
+    this.#doubles[(this.#held >>> 3) + slot * HELD_DOUBLES] = Math.max(due, before);
     u32[(this.#held >>> 2) + slot * HELD_CELLS + HELD_MBUF] = mbuf;
     u32[(cells + CELL.last) >>> 2] = last + 1;
   }
