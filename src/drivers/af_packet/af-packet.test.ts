@@ -76,7 +76,7 @@ const numbers = (list: readonly { readonly bytes: Uint8Array }[]) => list.map(({
 for (const [args, message] of [
   ['', /net_af_packet0: iface: expected the name of an interface/],
   ['iface=a/b', /iface=a\/b: expected 1 to 15 bytes/],
-  ['iface=nowhere', /interface: if_nametoindex nowhere: ENODEV/],
+  ['iface=nowhere', /net_af_packet0: interface nowhere: there is none$/],
   ['iface=lo,qpairs=0', /qpairs=0: expected a number 1 to 64/],
   ['iface=lo,qpairs=65', /qpairs=65: expected a number 1 to 64/],
   ['iface=lo,blocksz=5000', /blocksz=5000: expected whole pages of 4096 bytes/],
