@@ -21,34 +21,48 @@ export interface Traffic {
   hostSend(count: number): number;
 }
 
-/** `bytes`: length of each packet. */
-export function createTraffic(rig: Rig, bytes: number): Traffic {
-  const { datapath, queue, channel, handles, frames, smallPool } = rig;
-  const { u32, u8 } = rig.arena;
-  const { dataLength, packetLength } = MBUF.at;
-  const list = handles >>> 2;
-  // Frames as they come from elsewhere on the switch: one piece each.
-  const stride = 2176;
-  for (let i = 0; i < BURST; i++) {
-    const frame = rig.ownFrames + i * FRAME.bytes;
-    const fragment = rig.ownFrames + BURST * FRAME.bytes + i * FRAGMENT.bytes;
-    const data = rig.ownFrames + BURST * (FRAME.bytes + 64) + i * stride;
-    u32[(frames >>> 2) + i] = frame;
+/** From one frame's bytes to the next one's. */
+const STRIDE = 2176;
+/** What ownFrames() needs. */
+export const OWN_FRAMES_BYTES = BURST * (FRAME.bytes + FRAGMENT.bytes + STRIDE) + 64;
+
+/** Makes a burst of FRAMEs at `at`, one behind the other, as they come from elsewhere on the switch: one piece of `bytes`
+ *  bytes each, at `data`. */
+export function ownFrames(u32: Uint32Array, at: number, bytes: number): { frame: number; data: number }[] {
+  return Array.from({ length: BURST }, (_, i) => {
+    const frame = at + i * FRAME.bytes;
+    const fragment = at + BURST * FRAME.bytes + i * FRAGMENT.bytes;
+    const data = at + ((BURST * (FRAME.bytes + FRAGMENT.bytes) + 63) & ~63) + i * STRIDE;
     u32[(frame + FRAME.at.fragments) >>> 2] = fragment;
     u32[(frame + FRAME.at.fragmentCount) >>> 2] = 1;
     u32[(frame + FRAME.at.length) >>> 2] = bytes;
     u32[(frame + FRAME.at.head) >>> 2] = data;
     u32[(fragment + FRAGMENT.at.address) >>> 2] = data;
     u32[(fragment + FRAGMENT.at.bytes) >>> 2] = bytes;
-  }
+    return { frame, data };
+  });
+}
+
+/** `bytes`: length of each packet. */
+export function createTraffic(rig: Rig, bytes: number): Traffic {
+  const { datapath, queue, channel, handles, frames, smallPool } = rig;
+  const { u32, u8 } = rig.arena;
+  // Cells of an mbuf, in words.
+  const data = MBUF.at.data >>> 2;
+  const dataLength = MBUF.at.dataLength >>> 2;
+  const packetLength = MBUF.at.packetLength >>> 2;
+  const list = handles >>> 2;
+  ownFrames(u32, rig.ownFrames, bytes).forEach(({ frame }, i) => {
+    u32[(frames >>> 2) + i] = frame;
+  });
   return {
     prepare(count) {
       const got = datapath.poolGet(smallPool, handles, count);
       for (let i = 0; i < got; i++) {
-        const mbuf = u32[list + i]!;
-        u32[(mbuf + dataLength) >>> 2] = bytes;
-        u32[(mbuf + packetLength) >>> 2] = bytes;
-        u8[u32[mbuf >>> 2]!] = 2;
+        const mbuf = u32[list + i]! >>> 2;
+        u32[mbuf + dataLength] = bytes;
+        u32[mbuf + packetLength] = bytes;
+        u8[u32[mbuf + data]!] = 2;
       }
     },
     guestSend(count) {

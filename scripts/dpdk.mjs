@@ -22,7 +22,7 @@ const KEYS = '/usr/share/keyrings/debian-archive-keyring.gpg';
 const NOT_WANTED = ['libdpdk-dev', 'python3', 'rdma-core'];
 const TIMEOUT_MS = 180_000;
 /** Raised when what is in the folder changes. */
-const FORMAT = 1;
+const FORMAT = 2;
 
 /** Where that suite's DPDK is, or will be. `peer.json` in it says what is where, as paths from there. */
 export function dpdkFolder(suite) {
@@ -80,7 +80,8 @@ function fetch(suite, folder) {
   const version = /^ *dpdk-dev \| +(\S+) /m.exec(apt('apt-cache', 'madison', 'dpdk-dev'))?.[1];
   const driver = /^librte-net-netvsc(\d+)$/m.exec(apt('apt-cache', 'pkgnames', 'librte-net-netvsc'));
   if (!version || !driver) throw new Error(`${suite} has no DPDK with net_netvsc`);
-  const wanted = ['dpdk-dev', driver[0], `librte-mempool-ring${driver[1]}`];
+  const more = ['mempool-ring', 'net-null', 'net-pcap', 'net-ring'].map((name) => `librte-${name}${driver[1]}`);
+  const wanted = ['dpdk-dev', driver[0], ...more];
   apt('apt-get', 'install', '-y', '-qq', '--no-install-recommends', '--download-only', ...wanted);
   apt('apt-get', 'download', '-qq', `libdpdk-dev=${version}`);
   const root = path.join(folder, 'root');

@@ -32,6 +32,9 @@ export interface Datapath {
   /** Drops a reference to an EXTERNAL_BUFFER. */
   externalDrop(external: number): void;
 
+  /** Copies `bytes` bytes behind the packet `head`, whose last segment is `last`, to further mbufs of `pool` (0: none) where it is full. Returns
+   *  the last segment then; 0 = no mbuf is left, what was copied stays in the chain. */
+  appendChain(pool: number, head: number, last: number, from: number, bytes: number): number;
   /** Puts up to `count` mbuf chains into a HANDLE_RING and counts them in PORT_COUNTERS; returns how many, from the front. */
   handlePut(ring: number, handles: number, count: number, counters: number): number;
   /** Takes up to `max` mbuf chains out of a HANDLE_RING and counts them. */

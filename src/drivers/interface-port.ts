@@ -56,9 +56,10 @@ export function vnetOptions(offloads: number): number {
 export function portError(device: string, what: string, error: unknown, right: string): PortError {
   if (error instanceof PortError) return error;
   if (!(error instanceof OsError)) return new PortError('EINVAL', device, (error as Error).message, { cause: error });
+  if (error.code === 'ENODEV') return new PortError('ENODEV', device, `${what}: there is none`, { cause: error });
   if (error.code === 'EPERM' || error.code === 'EACCES')
     return new PortError('EPERM', device, `${what}: not allowed, it needs ${right} (root, or a user namespace)`);
-  const same: readonly PortErrorCode[] = ['EINVAL', 'EBUSY', 'ENODEV', 'ENOMEM', 'EEXIST'];
+  const same: readonly PortErrorCode[] = ['EINVAL', 'EBUSY', 'ENOMEM', 'EEXIST'];
   const code = same.find((name) => name === error.code) ?? (error.code === 'EOPNOTSUPP' ? 'ENOTSUP' : 'EIO');
   return new PortError(code, device, `${what}: ${error.message}`, { cause: error });
 }
@@ -82,9 +83,9 @@ export abstract class InterfacePort extends VirtualPort {
 
   /** Takes an interface of the port's namespace. Throws PortError. */
   protected attach(name: string): void {
-    const found = this.#try('interface', () => this.inNetwork(() => new NetworkInterface(name)));
+    const found = this.#try(`interface ${name}`, () => this.inNetwork(() => new NetworkInterface(name)));
     try {
-      const state = this.#try('interface', () => found.state());
+      const state = this.#try(`interface ${name}`, () => found.state());
       if (state.type !== ETHERNET)
         throw new PortError('EINVAL', this.device, `interface ${name}: expected Ethernet, it is of type ${state.type}`);
       this.#interface?.close();

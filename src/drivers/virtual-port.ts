@@ -9,7 +9,7 @@ import type { Arena } from '../memory/arena.js';
 import { PORT_COUNTERS } from '../memory/layout.js';
 import { formatMac } from '../wire/address-text.js';
 
-const QUEUES_MAX = 64;
+export const QUEUES_MAX = 64;
 const { packets, bytes, errors, missed, noMbufs } = PORT_COUNTERS.at;
 const HIGH = 2 ** 32;
 

@@ -372,10 +372,10 @@ export class Nic implements SwitchPort {
       if (frames > 0) this.#sink.forward(this.#memory.get('frames'), frames);
       this.#datapath.hostComplete(address);
       checkRing(channel);
-      const events = this.#memory.get('eventUsed');
-      if (events > 0) channel.drainEvents(this.#onEvent);
-      work += messages + (events > 0 ? 1 : 0);
-      if (events === 0 && frames < BURST) break;
+      const events = channel.hasEvents;
+      if (events) channel.drainEvents(this.#onEvent);
+      work += messages + (events ? 1 : 0);
+      if (!events && frames < BURST) break;
     }
     if (this.#rndis.waiting > 0) {
       this.#rndis.pump();

@@ -44,10 +44,10 @@ export function serveSubchannel(subchannel: HostSubchannel, service: SubchannelS
     if (frames > 0) service.sink.forward(subchannel.get('frames'), frames);
     datapath.hostComplete(address);
     checkRing(channel);
-    const events = subchannel.get('eventUsed');
-    if (events > 0) drain(subchannel, service);
-    work += messages + (events > 0 ? 1 : 0);
-    if (events === 0 && frames < BURST) break;
+    const events = channel.hasEvents;
+    if (events) drain(subchannel, service);
+    work += messages + (events ? 1 : 0);
+    if (!events && frames < BURST) break;
   }
   return work;
 }

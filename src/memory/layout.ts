@@ -7,9 +7,11 @@ import { NVSP_NO_SECTION } from '../wire/nvsp-types.js';
 import { cells } from './cells.js';
 import { PORT_LAYOUTS } from './layout-ports.js';
 import { RING_LAYOUTS } from './layout-rings.js';
+import { STAGED_PAGE, STAGING } from './layout-staging.js';
 
 export * from './layout-ports.js';
 export * from './layout-rings.js';
+export * from './layout-staging.js';
 
 /** One side's end of a channel: the ring it writes and the ring it reads. Prefix of GUEST_QUEUE and HOST_CHANNEL. */
 const endCells = {
@@ -294,43 +296,6 @@ export const OFFLOAD = {
 
 /** A stretch of guest-physical memory that the host has mapped. */
 export const GPA_REGION = cells('GPA_REGION', { pfnLow: 'u32', pfnHigh: 'u32', pages: 'u32', address: 'u32' }, 16);
-
-/**
- * What hostStage finds to be copied before a poll: pages that GPA-direct packets name and that are not mapped. One for all
- * channels of a NIC, for one poll of one of them at a time.
- */
-export const STAGING = cells('STAGING', {
-  channel: 'u32', // HOST_CHANNEL whose next poll takes what is here; 0 = none
-  end: 'u32', // read index behind the last packet looked at: the poll goes no further
-  data: 'u32', // arena address of the copies, back to back
-  dataBytes: 'u32',
-  dataUsed: 'u32',
-  pages: 'u32', // STAGED_PAGE table
-  pageCapacity: 'u32',
-  pageCount: 'u32',
-  vectors: 'u32', // as many struct iovec as pages may be: u64 address in the guest, u64 bytes
-  vectorCount: 'u32',
-  known: 'u32', // GPA_REGION table of pages that cannot be mapped
-  knownCount: 'u32',
-  unknown: 'u32', // 1: the page below is staged and not in that table: it may be one that can be mapped
-  unknownLow: 'u32',
-  unknownHigh: 'u32',
-});
-
-/** A part of a page in STAGING, in the order of the packets and of their ranges. */
-export const STAGED_PAGE = cells(
-  'STAGED_PAGE',
-  {
-    packet: 'u32', // read index behind the packet that names it
-    pfnLow: 'u32',
-    pfnHigh: 'u32',
-    offset: 'u32',
-    bytes: 'u32',
-    address: 'u32', // of the copy; 0 = it could not be had
-    vector: 'u32', // index of the vector that it is part of
-  },
-  32,
-);
 
 /** A guest's send that waits for its completion: at most as many as one poll reads. */
 export const TRANSACTION = cells('TRANSACTION', { idLow: 'u32', idHigh: 'u32', status: 'u32', wanted: 'u32' }, 16);

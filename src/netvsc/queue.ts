@@ -23,6 +23,9 @@ const PAGE_SHIFT = 12;
 /** Events of a subchannel: no control messages pass there. */
 const SUBCHANNEL_EVENT_BYTES = 8192;
 
+/** Looked at by every poll, as a u32 offset: by its name it would cost as much as the poll itself. */
+const COMPLETION_COUNT = GUEST_QUEUE.at.completionCount >>> 2;
+
 /** What attach settles on the primary channel and subchannels take over. */
 const NEGOTIATED = [
   ...['nvspBytes', 'receiveBuffer', 'receiveBytes', 'receiveSectionBytes', 'receiveBufferId'],
@@ -107,6 +110,11 @@ export class QueueMemory {
   set(cell: QueueCell, value: number): void {
     if (!this.#open) return;
     this.#arena.u32[(this.address + GUEST_QUEUE.at[cell]) >>> 2] = value;
+  }
+
+  /** Receive completions wait for room in the ring. */
+  get owesCompletions(): boolean {
+    return this.#arena.u32[(this.address >>> 2) + COMPLETION_COUNT] !== 0;
   }
 
   /** Gives sections [first, first + count) to this queue's senders. */

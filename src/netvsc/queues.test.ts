@@ -179,6 +179,18 @@ test('scaling that is refused: the queues are there, and a change that is refuse
   });
 });
 
+test('a table set before it was known how many queues there are is fitted to them, again after a reattach', () =>
+  withQueues(2, async (rig) => {
+    grant(rig, 1, 1);
+    recordRss(rig, () => true);
+    await rig.netvsc.setRss({ table: [0, 3, 1, 2] });
+    await rig.run(rig.netvsc.attach());
+    grant(rig, 1, 1);
+    assert.equal((await rig.run(rig.netvsc.reattach({ mtu: 1400 }))).mtu, 1400);
+    const wrong = rig.netvsc.reattach({ rss: { table: [0, 3] } });
+    await assert.rejects(rig.run(wrong), /RSS: table: expected queues 0 to 1, got 3/);
+  }));
+
 test('the send table is checked and kept; without one the queues take turns', () =>
   withQueues(4, async (rig) => {
     grant(rig, 1, 3);

@@ -258,24 +258,24 @@ export class Session {
   attend(number: number): void {
     const queue = this.#queues[number];
     if (queue === undefined) return;
-    if (queue.get('eventUsed') !== 0) queue.channel.drainEvents(number === 0 ? this.#host.onEvent : this.#stray);
+    if (queue.channel.hasEvents) queue.channel.drainEvents(number === 0 ? this.#host.onEvent : this.#stray);
     if (number === 0 && this.control.busy) this.control.pump();
-    if (queue.get('completionCount') !== 0) this.#datapath.guestFlush(queue.address);
-    if (queue.get('needSignal') !== 0) this.#signal(number);
+    if (queue.owesCompletions) this.#datapath.guestFlush(queue.address);
+    if (queue.channel.needsSignal) this.#signal(number);
     this.#waiters.wake();
   }
 
   /** Something waits for attend(). */
   needsAttention(number: number): boolean {
     const queue = this.#queues[number];
-    return (number === 0 && this.control.busy) || (queue !== undefined && queue.get('eventUsed') !== 0);
+    return (number === 0 && this.control.busy) || queue?.channel.hasEvents === true;
   }
 
   send(handles: number, count: number, number: number): number {
     const queue = this.#queues[number];
     if (queue === undefined) return 0;
     const taken = this.#datapath.guestSend(queue.address, handles, count);
-    if (queue.get('needSignal') !== 0) this.#signal(number);
+    if (queue.channel.needsSignal) this.#signal(number);
     return taken;
   }
 
@@ -287,7 +287,7 @@ export class Session {
   /** A queue's ring is corrupt: the host wrote something that no host writes. */
   broken(number: number): boolean {
     const queue = this.#queues[number];
-    return queue !== undefined && queue.get('ringError') !== 0;
+    return queue?.channel.broken === true;
   }
 
   /** What is wrong with the ring. */

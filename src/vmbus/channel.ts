@@ -38,6 +38,11 @@ export class Channel {
   /** Byte offset of every u64 cell. */
   readonly #counters: ReadonlyMap<string, number>;
   readonly #eventAt: { readonly events: number; readonly eventBytes: number; readonly eventUsed: number };
+  readonly #u32: Uint32Array;
+  // Of cells that every poll looks at, as places in u32.
+  readonly #eventUsed: number;
+  readonly #needSignal: number;
+  readonly #ringError: number;
   readonly #memory: number;
 
   /**
@@ -57,6 +62,10 @@ export class Channel {
     this.#arena = arena;
     this.#datapath = datapath;
     this.#eventAt = structure.at;
+    this.#u32 = arena.u32;
+    this.#eventUsed = (address + structure.at.eventUsed) >>> 2;
+    this.#needSignal = (address + CHANNEL_END.at.needSignal) >>> 2;
+    this.#ringError = (address + CHANNEL_END.at.ringError) >>> 2;
     const counters = new Map<string, number>();
     for (const [name, type] of Object.entries(structure.types)) {
       if (type === 'u64') counters.set(name, (structure.at as Record<string, number>)[name]!);
@@ -117,16 +126,31 @@ export class Channel {
     this.#set(this.#eventAt.eventUsed, 0);
   }
 
-  /** True once after a commit asked for an interrupt to the peer. */
+  /** Events wait for drainEvents(). */
+  get hasEvents(): boolean {
+    return this.#u32[this.#eventUsed] !== 0;
+  }
+
+  /** A commit asked for an interrupt to the peer. */
+  get needsSignal(): boolean {
+    return this.#u32[this.#needSignal] !== 0;
+  }
+
+  /** The same, once. */
   takeSignal(): boolean {
-    if (this.#get(CHANNEL_END.at.needSignal) === 0) return false;
-    this.#set(CHANNEL_END.at.needSignal, 0);
+    if (!this.needsSignal) return false;
+    this.#u32[this.#needSignal] = 0;
     return true;
   }
 
-  /** Set once the data path found the ring corrupt. */
+  /** The data path found the ring corrupt. */
+  get broken(): boolean {
+    return this.#u32[this.#ringError] !== 0;
+  }
+
+  /** Set once it is broken. */
   get error(): RingFault | undefined {
-    const code = this.#get(CHANNEL_END.at.ringError);
+    const code = this.#u32[this.#ringError]!;
     if (code === 0) return undefined;
     return { code, name: ERROR_NAMES.get(code) ?? `code ${code}`, detail: this.#get(CHANNEL_END.at.ringErrorDetail) };
   }

@@ -1,5 +1,5 @@
 // The classic capture file format, pcap (draft-ietf-opsawg-pcap): tables, writer, and decoding of its two headers.
-import { type AnyStruct, i32, struct, u16, u32, type ValueOf, WireError } from './struct.js';
+import { type AnyStruct, i32, struct, u16, u32 } from './struct.js';
 
 export const PCAP_MAGIC = { MICROSECONDS: 0xa1b2c3d4, NANOSECONDS: 0xa1b23c4d } as const;
 export const LINK_TYPE = { ETHERNET: 1, LINUX_SLL: 113 } as const;
@@ -100,20 +100,6 @@ export function pcapMagic(magic: number): { readonly swapped: boolean; readonly 
 export function decodePcapHeader(bytes: Uint8Array, order: { swapped: boolean; nanoseconds: boolean }): PcapFormat {
   const { linkType } = decodeSwapped(PcapFileHeader, bytes, 0, order.swapped);
   return { ...order, linkType: linkType & 0xffff };
-}
-
-/** The record header at `at`. Throws WireError when the packet is longer than any capture tool writes. */
-export function decodePcapRecord(
-  bytes: Uint8Array,
-  at: number,
-  { swapped }: PcapFormat,
-): ValueOf<typeof PcapRecordHeader> {
-  const header = decodeSwapped(PcapRecordHeader, bytes, at, swapped);
-  if (header.capturedLength > MAX_CAPTURED_BYTES) {
-    const what = `expected at most ${MAX_CAPTURED_BYTES} bytes, got ${header.capturedLength}`;
-    throw new WireError(PcapRecordHeader.name, 'capturedLength', what);
-  }
-  return header;
 }
 
 export function pcapTimestamp(seconds: number, fraction: number, nanoseconds: boolean): bigint {

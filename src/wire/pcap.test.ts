@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { CaptureCursor } from './capture-cursor.js';
 import { digits, golden, hex, onlyWireError } from './golden-testing.js';
 import * as p from './pcap.js';
 import { WireError } from './struct.js';
@@ -28,6 +29,11 @@ golden(
   '06000000 24000000 00000000 01000000 02000000 03000000 04000000',
 );
 golden(p.PcapngSimplePacket, { blockLength: 20, originalLength: 4 }, '03000000 14000000 04000000');
+golden(
+  p.PcapngStatistics,
+  { blockLength: 64, interfaceId: 0, timestampHigh: 1, timestampLow: 2 },
+  '05000000 40000000 00000000 01000000 02000000',
+);
 golden(p.PcapngOption, { code: 2, length: 4 }, '0200 0400');
 
 const TIME = 1_700_000_000_123_456_789n;
@@ -113,6 +119,31 @@ test('malformed files are WireErrors, and the first error is final', () => {
   assert.throws(() => reader.end(), WireError);
   assert.throws(() => p.pcapRecord(-1n, data), WireError);
   assert.throws(() => p.pcapngPacket(0, 2n ** 64n, data), WireError);
+});
+
+test('the time in two cells is the time', () => {
+  const unit = fc.oneof(
+    fc.constantFrom(0, 3, 6, 9, 0x80 | 10, 12),
+    fc.nat(63),
+    fc.nat(63).map((n) => 0x80 | n),
+  );
+  const half = fc.nat(0xffff_ffff);
+  fc.assert(
+    fc.property(unit, fc.constantFrom(0, 1, 1_000_000), half, half, (exponent, offset, high, low) => {
+      const options = [9, 0, 1, 0, exponent, 0, 0, 0, 14, 0, 8, 0, offset & 255, (offset >> 8) & 255, offset >> 16];
+      const block = Uint8Array.from([1, 0, 0, 0, 48, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, ...options]);
+      const file = new Uint8Array(28 + 48 + 32);
+      file.set(p.pcapngSection());
+      file.set(block, 28);
+      file.set(p.pcapngPacket(0, (BigInt(high) << 32n) | BigInt(low), new Uint8Array(0)), 76);
+      file[28 + 44] = 48;
+      const cursor = new CaptureCursor();
+      const cells = new Uint32Array(2);
+      for (let at = 0; at < file.length; ) at += cursor.next(file, at, file.length);
+      cursor.writeTimestamp(cells, 0);
+      assert.equal((BigInt(cells[1]!) << 32n) | BigInt(cells[0]!), BigInt.asUintN(64, cursor.timestampNs()!));
+    }),
+  );
 });
 
 const packet = fc.record({

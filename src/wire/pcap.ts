@@ -1,28 +1,15 @@
 // Reading capture files of either format in pieces; the writers are in pcap-classic.ts and pcapng.ts.
-import {
-  type CapturedPacket,
-  decodePcapHeader,
-  decodePcapRecord,
-  PcapFileHeader,
-  type PcapFormat,
-  PcapRecordHeader,
-  pcapMagic,
-  pcapTimestamp,
-} from './pcap-classic.js';
-import { blockLength, decodeBlock, PCAPNG_BLOCK, type Section, sectionSwapped } from './pcapng.js';
+import { CaptureCursor } from './capture-cursor.js';
+import type { CapturedPacket } from './pcap-classic.js';
 import { WireError } from './struct.js';
 
 export * from './pcap-classic.js';
 export * from './pcapng.js';
 
-/** Bytes that tell what comes next in a pcapng file: block header and, for a section, its byte order. */
-const PCAPNG_PEEK = 12;
-
 /** Takes a capture file chunk by chunk. The first error is final: it is thrown again by every later call. */
 export class CaptureReader {
   #pending: Uint8Array = new Uint8Array(0);
-  #pcap: PcapFormat | undefined;
-  #section: Section | undefined;
+  readonly #cursor = new CaptureCursor();
   #failed: WireError | undefined;
 
   /** Packets that are complete with this chunk, with copies of their bytes. Throws WireError. */
@@ -32,12 +19,17 @@ export class CaptureReader {
       joined.set(this.#pending);
       joined.set(chunk, this.#pending.length);
       this.#pending = joined;
+      const cursor = this.#cursor;
       const packets: CapturedPacket[] = [];
       let at = 0;
       for (;;) {
-        const used = this.#step(at, packets);
+        const used = cursor.next(joined, at, joined.length);
         if (used === 0) break;
         at += used;
+        if (!cursor.isPacket) continue;
+        const { interfaceId, linkType, originalLength, dataAt, capturedLength } = cursor;
+        const data = joined.slice(dataAt, dataAt + capturedLength);
+        packets.push({ interfaceId, linkType, timestampNs: cursor.timestampNs(), originalLength, data });
       }
       if (at > 0) this.#pending = joined.slice(at);
       return packets;
@@ -47,13 +39,9 @@ export class CaptureReader {
   /** The file ends here. Throws WireError when it ends inside a header, record or block. */
   end(): void {
     this.#guarded(() => {
-      if (this.#pending.length > 0 || !(this.#pcap || this.#section)) {
-        throw new WireError(
-          'CAPTURE_FILE',
-          '',
-          `the file ends in the middle of something, ${this.#pending.length} bytes in`,
-        );
-      }
+      if (this.#pending.length === 0 && this.#cursor.started) return;
+      const problem = `the file ends in the middle of something, ${this.#pending.length} bytes in`;
+      throw new WireError('CAPTURE_FILE', '', problem);
     });
   }
 
@@ -65,50 +53,6 @@ export class CaptureReader {
       if (error instanceof WireError) this.#failed = error;
       throw error;
     }
-  }
-
-  /** Reads one thing at `at`; returns its bytes, 0 when it is not there in full yet. */
-  #step(at: number, packets: CapturedPacket[]): number {
-    const left = this.#pending.length - at;
-    if (!this.#pcap && !this.#section) return this.#start(left);
-    if (this.#section) return this.#block(at, left, packets);
-    if (left < PcapRecordHeader.size) return 0;
-    const format = this.#pcap!;
-    const { seconds, fraction, capturedLength, originalLength } = decodePcapRecord(this.#pending, at, format);
-    const total = PcapRecordHeader.size + capturedLength;
-    if (left < total) return 0;
-    const data = this.#pending.slice(at + PcapRecordHeader.size, at + total);
-    const timestampNs = pcapTimestamp(seconds, fraction, format.nanoseconds);
-    packets.push({ interfaceId: 0, linkType: format.linkType, timestampNs, originalLength, data });
-    return total;
-  }
-
-  /** The first bytes of the file. */
-  #start(left: number): number {
-    if (left < 4) return 0;
-    const magic = new DataView(this.#pending.buffer, this.#pending.byteOffset).getUint32(0, true);
-    if (magic === PCAPNG_BLOCK.SECTION_HEADER) return this.#block(0, left, []);
-    const order = pcapMagic(magic);
-    if (!order) {
-      throw new WireError(PcapFileHeader.name, 'magic', `expected a pcap or pcapng file, got 0x${magic.toString(16)}`);
-    }
-    if (left < PcapFileHeader.size) return 0;
-    this.#pcap = decodePcapHeader(this.#pending, order);
-    return PcapFileHeader.size;
-  }
-
-  #block(at: number, left: number, packets: CapturedPacket[]): number {
-    if (left < PCAPNG_PEEK) return 0;
-    const view = new DataView(this.#pending.buffer, this.#pending.byteOffset + at);
-    // The type of a section header reads the same in both byte orders.
-    const starts = view.getUint32(0, true) === PCAPNG_BLOCK.SECTION_HEADER;
-    const section = starts ? { swapped: sectionSwapped(this.#pending, at), interfaces: [] } : this.#section!;
-    const total = blockLength(this.#pending, at, section.swapped);
-    if (left < total) return 0;
-    const packet = decodeBlock(this.#pending.subarray(at, at + total), section);
-    this.#section = section;
-    if (packet) packets.push(packet);
-    return total;
   }
 }
 

@@ -1,21 +1,30 @@
 // The next-generation capture format, pcapng (draft-ietf-opsawg-pcapng): tables, block writers, block decoding.
-import { type CapturedPacket, decodeSwapped, LINK_TYPE, MAX_CAPTURED_BYTES } from './pcap-classic.js';
+import { decodeSwapped, LINK_TYPE } from './pcap-classic.js';
 import { struct, u16, u32, u64, WireError } from './struct.js';
 
 export const PCAPNG_BLOCK = {
   SECTION_HEADER: 0x0a0d0d0a,
   INTERFACE_DESCRIPTION: 1,
   SIMPLE_PACKET: 3,
+  INTERFACE_STATISTICS: 5,
   ENHANCED_PACKET: 6,
 } as const;
 
 const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
-const OPTION = { END: 0, COMMENT: 1, INTERFACE_NAME: 2, TIMESTAMP_RESOLUTION: 9, TIMESTAMP_OFFSET: 14 } as const;
+const OPTION = {
+  ...{ END: 0, COMMENT: 1, INTERFACE_NAME: 2, INTERFACE_DESCRIPTION: 3, TIMESTAMP_RESOLUTION: 9, TIMESTAMP_OFFSET: 14 },
+} as const;
+/** Options of an interface's statistics, 8 bytes each. */
+const STATISTICS_OPTION = { RECEIVED: 4, DROPPED: 5 } as const;
+/** Options of packet blocks, 4 bytes each. */
+export const PACKET_OPTION = { FLAGS: 2, QUEUE: 6 } as const;
+/** Values of PACKET_OPTION.FLAGS. */
+export const PACKET_DIRECTION = { INBOUND: 1, OUTBOUND: 2 } as const;
 const NANOSECOND_RESOLUTION = 9;
 const UNKNOWN_LENGTH = 0xffffffffffffffffn;
 /** Longest block that a reader takes. */
 export const MAX_BLOCK_BYTES = 16 * 1024 * 1024;
-const MAX_INTERFACES = 4096;
+export const MAX_INTERFACES = 4096;
 
 /** Every block: this, a body, and the length again. */
 export const PcapngBlockHeader = struct('PCAPNG_BLOCK_HEADER', {
@@ -61,6 +70,14 @@ export const PcapngOption = struct('PCAPNG_OPTION', {
   length: u16(2, 'bytes of value, without padding to 4', { unit: 'bytes' }),
 });
 
+export const PcapngStatistics = struct('PCAPNG_STATISTICS', {
+  blockType: u32(0, 'block', { equals: PCAPNG_BLOCK.INTERFACE_STATISTICS }),
+  blockLength: u32(4, 'whole block', { unit: 'bytes' }),
+  interfaceId: u32(8, 'position of its interface block in the section'),
+  timestampHigh: u32(12, 'time, upper half'),
+  timestampLow: u32(16, "time, lower half, in the interface's unit"),
+});
+
 export const PCAPNG_TABLES = [
   PcapngBlockHeader,
   PcapngSectionHeader,
@@ -68,6 +85,7 @@ export const PCAPNG_TABLES = [
   PcapngEnhancedPacket,
   PcapngSimplePacket,
   PcapngOption,
+  PcapngStatistics,
 ] as const;
 
 const pad4 = (n: number): number => Math.ceil(n / 4) * 4;
@@ -95,22 +113,46 @@ function block(fixedBytes: number, body: Uint8Array, tail: Uint8Array): Uint8Arr
 
 const NONE = new Uint8Array(0);
 
+const text = (value: string): Uint8Array => new TextEncoder().encode(value);
+
 /** Starts a section; interfaces count from 0 again. */
-export function pcapngSection(): Uint8Array<ArrayBuffer> {
-  const bytes = block(PcapngSectionHeader.size, NONE, NONE);
+export function pcapngSection(comment = ''): Uint8Array<ArrayBuffer> {
+  const list = comment === '' ? [] : [[OPTION.COMMENT, text(comment)] as const];
+  const bytes = block(PcapngSectionHeader.size, NONE, options(list));
   PcapngSectionHeader.encodeInto({ blockLength: bytes.length, versionMinor: 0, sectionLength: UNKNOWN_LENGTH }, bytes);
   return bytes;
 }
 
 /** Declares the section's next interface, with nanosecond time stamps. */
-export function pcapngInterface(name: string, linkType: number = LINK_TYPE.ETHERNET): Uint8Array<ArrayBuffer> {
+export function pcapngInterface(
+  name: string,
+  linkType: number = LINK_TYPE.ETHERNET,
+  description = '',
+): Uint8Array<ArrayBuffer> {
   const resolution = [OPTION.TIMESTAMP_RESOLUTION, Uint8Array.of(NANOSECOND_RESOLUTION)] as const;
-  const bytes = block(
-    PcapngInterface.size,
-    NONE,
-    options([[OPTION.INTERFACE_NAME, new TextEncoder().encode(name)], resolution]),
-  );
+  const described = description === '' ? [] : [[OPTION.INTERFACE_DESCRIPTION, text(description)] as const];
+  const list = [[OPTION.INTERFACE_NAME, text(name)] as const, ...described, resolution];
+  const bytes = block(PcapngInterface.size, NONE, options(list));
   PcapngInterface.encodeInto({ blockLength: bytes.length, linkType, snapLength: 0 }, bytes);
+  return bytes;
+}
+
+/** What was seen on an interface up to a time, and how much of it is not in the file. */
+export function pcapngStatistics(
+  interfaceId: number,
+  timestampNs: bigint,
+  received: number,
+  dropped: number,
+): Uint8Array<ArrayBuffer> {
+  const number = (value: number) => new Uint8Array(BigUint64Array.of(BigInt(value)).buffer);
+  const list = options([
+    [STATISTICS_OPTION.RECEIVED, number(received)],
+    [STATISTICS_OPTION.DROPPED, number(dropped)],
+  ]);
+  const bytes = block(PcapngStatistics.size, NONE, list);
+  const timestampHigh = Number(timestampNs >> 32n);
+  const timestampLow = Number(timestampNs & 0xffffffffn);
+  PcapngStatistics.encodeInto({ blockLength: bytes.length, interfaceId, timestampHigh, timestampLow }, bytes);
   return bytes;
 }
 
@@ -122,7 +164,7 @@ export function pcapngPacket(
   originalLength = data.length,
   comment = '',
 ): Uint8Array<ArrayBuffer> {
-  const list = comment === '' ? [] : [[OPTION.COMMENT, new TextEncoder().encode(comment)] as const];
+  const list = comment === '' ? [] : [[OPTION.COMMENT, text(comment)] as const];
   const bytes = block(PcapngEnhancedPacket.size, data, options(list));
   PcapngEnhancedPacket.encodeInto(
     {
@@ -147,12 +189,8 @@ export interface CaptureInterface {
   readonly numerator: bigint;
   readonly denominator: bigint;
   readonly offsetNs: bigint;
-}
-
-/** A section's byte order and interfaces. */
-export interface Section {
-  readonly swapped: boolean;
-  readonly interfaces: CaptureInterface[];
+  /** Nanoseconds in a unit, up to 10^9, where that says it all; else 0. */
+  readonly factor: number;
 }
 
 /** Length of the block at `at`; throws WireError when it cannot be one. `order` = the byte order it is written in. */
@@ -173,64 +211,8 @@ export function sectionSwapped(bytes: Uint8Array, at: number): boolean {
   throw new WireError(PcapngSectionHeader.name, 'byteOrderMagic', `expected 0x1a2b3c4d, got 0x${magic.toString(16)}`);
 }
 
-/** One whole block. Adds interfaces to `section`; returns the packet of a packet block. Throws WireError. */
-export function decodeBlock(block: Uint8Array, section: Section): CapturedPacket | undefined {
-  const { swapped } = section;
-  const view = new DataView(block.buffer, block.byteOffset, block.length);
-  const { blockType, blockLength: length } = decodeSwapped(PcapngBlockHeader, block, 0, swapped);
-  const again = view.getUint32(block.length - 4, !swapped);
-  if (again !== length) {
-    throw new WireError(PcapngBlockHeader.name, 'blockLength', `expected ${length} at the end too, got ${again}`);
-  }
-  const body = block.subarray(0, block.length - 4);
-  switch (blockType) {
-    case PCAPNG_BLOCK.SECTION_HEADER:
-      decodeSwapped(PcapngSectionHeader, body, 0, swapped);
-      return undefined;
-    case PCAPNG_BLOCK.INTERFACE_DESCRIPTION:
-      if (section.interfaces.length >= MAX_INTERFACES) {
-        throw new WireError(PcapngInterface.name, '', `expected at most ${MAX_INTERFACES} interfaces in a section`);
-      }
-      section.interfaces.push(decodeInterface(body, swapped));
-      return undefined;
-    case PCAPNG_BLOCK.ENHANCED_PACKET:
-      return decodeEnhanced(body, section);
-    case PCAPNG_BLOCK.SIMPLE_PACKET: {
-      const { originalLength } = decodeSwapped(PcapngSimplePacket, body, 0, swapped);
-      const from = interfaceOf(section, 0, PcapngSimplePacket.name);
-      const limit = from.snapLength === 0 ? originalLength : Math.min(originalLength, from.snapLength);
-      const data = packetData(body, PcapngSimplePacket, limit);
-      return { interfaceId: 0, linkType: from.linkType, timestampNs: undefined, originalLength, data };
-    }
-  }
-  return undefined; // unknown blocks are skipped, as the format asks
-}
-
-function decodeEnhanced(body: Uint8Array, section: Section): CapturedPacket {
-  const head = decodeSwapped(PcapngEnhancedPacket, body, 0, section.swapped);
-  const { interfaceId, timestampHigh, timestampLow, capturedLength, originalLength } = head;
-  const from = interfaceOf(section, interfaceId, PcapngEnhancedPacket.name);
-  const units = (BigInt(timestampHigh) << 32n) | BigInt(timestampLow);
-  const timestampNs = (units * from.numerator) / from.denominator + from.offsetNs;
-  const data = packetData(body, PcapngEnhancedPacket, capturedLength);
-  return { interfaceId, linkType: from.linkType, timestampNs, originalLength, data };
-}
-
-function interfaceOf(section: Section, id: number, layout: string): CaptureInterface {
-  const found = section.interfaces[id];
-  if (!found)
-    throw new WireError(layout, 'interfaceId', `expected one of ${section.interfaces.length} interfaces, got ${id}`);
-  return found;
-}
-
-function packetData(body: Uint8Array, layout: { name: string; size: number }, length: number): Uint8Array {
-  const most = Math.min(body.length - layout.size, MAX_CAPTURED_BYTES);
-  if (length > most)
-    throw new WireError(layout.name, 'capturedLength', `expected at most ${most} bytes, got ${length}`);
-  return body.slice(layout.size, layout.size + length);
-}
-
-function decodeInterface(body: Uint8Array, swapped: boolean): CaptureInterface {
+/** The interface that a block describes, given without the length at its end. Throws WireError. */
+export function decodeInterface(body: Uint8Array, swapped: boolean): CaptureInterface {
   const { linkType, snapLength } = decodeSwapped(PcapngInterface, body, 0, swapped);
   let name = '';
   let numerator = 1000n; // microseconds unless an option says otherwise
@@ -258,5 +240,9 @@ function decodeInterface(body: Uint8Array, swapped: boolean): CaptureInterface {
     }
     at += 4 + pad4(length);
   }
-  return { name, linkType, snapLength, numerator, denominator, offsetNs };
+  const whole = offsetNs === 0n && numerator % denominator === 0n;
+  return {
+    ...{ name, linkType, snapLength, numerator, denominator, offsetNs },
+    factor: whole ? Number(numerator / denominator) : 0,
+  };
 }

@@ -259,6 +259,19 @@ function check(runs: number, length: number, kinds: typeof steps, must: readonly
   if (process.env.NETVSC_SEED === undefined) assert.deepEqual(missed, [], 'never happened');
 }
 
+const SMALL = { ringBytes: 8192, receiveBytes: 141_120, sendBytes: 76_800, poolCount: 150, largeCount: 4 };
+
+test('a coalesced packet whose first fragment is just one piece of it', () => {
+  const world = new World({ ...SMALL, mtu: 576 });
+  const rest = { kind: 'tcp4', vlan: null, hash: null, mss: 500, shift: 0, seed: 1, wrong: null } as const;
+  for (const piece of [590, 295, 1180]) {
+    world.inject([incoming({ ...rest, size: 1500, offload: 4, cuts: [] })], piece);
+    world.compare();
+  }
+  assert.equal(world.host.end.counters.values.rxCoalesced, 3);
+  world.close();
+});
+
 test('compiled burst loops agree with the model on random traffic', () => check(250, 60, steps, MUST));
 test('the same for long', { skip: !long && 'NETVSC_LONG=1 runs it' }, () => check(2000, 300, steps, MUST));
 

@@ -172,12 +172,14 @@ export function capabilitiesText({ port }: TestPort, direction: 'rx' | 'tx'): st
   ].join('\n');
 }
 
-/** "show port N rx_offload configuration". */
+/** "show port N rx_offload configuration": what the device was configured with, and what queues will be. */
 export function configurationText(session: Session, test: TestPort, direction: 'rx' | 'tx'): string {
   const { rxOffloads = 0, txOffloads = 0, rxQueues, txQueues } = portConfig(session, test);
   const [mask, count] = direction === 'rx' ? [rxOffloads, rxQueues] : [txOffloads, txQueues];
   const lines = [`${DIRECTIONS[direction].word} Offloading Configuration of port ${test.port.id} :`];
-  lines.push(`  Port :${names(direction, mask)}`);
+  const { config } = test.port;
+  const now = (direction === 'rx' ? config?.rxOffloads : config?.txOffloads) ?? 0;
+  lines.push(`  Port :${names(direction, now)}`);
   for (let queue = 0; queue < count; queue++)
     lines.push(`  Queue[${String(queue).padStart(2)}] :${names(direction, mask)}`);
   return `${lines.join('\n')}\n`;

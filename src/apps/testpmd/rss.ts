@@ -58,13 +58,13 @@ export function parseEntries(text: string, entries: number): [entry: number, que
 
 /** Hexadecimal key of `bytes` bytes. Throws ValueError. */
 export function parseKey(text: string, bytes: number): Uint8Array {
-  const bad = [...text].findIndex((letter) => !/[0-9a-f]/i.test(letter));
-  if (bad >= 0)
-    throw new ValueError(`invalid key: character ${text[bad]} at position ${bad} is not a valid hexa digit`);
   if (text.length !== bytes * 2)
     throw new ValueError(
       `key length: ${text.length} invalid - key must be a string of ${bytes * 2} hexa-decimal numbers`,
     );
+  const bad = [...text].findIndex((letter) => !/[0-9a-f]/i.test(letter));
+  if (bad >= 0)
+    throw new ValueError(`invalid key: character ${text[bad]} at position ${bad} is not a valid hexa digit`);
   return Uint8Array.from(text.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16));
 }
 

@@ -104,8 +104,6 @@ export class Session {
     const found = this.ports.get(id);
     if (found && found.port.state !== 'closed') return found;
     this.out.complain(`Invalid port ${id}`);
-    const ids = this.open.map(({ port }) => `${port.id} `).join('');
-    this.out.print(`The valid ports array is [ ${ids}]`);
     return undefined;
   }
 
@@ -114,6 +112,16 @@ export class Session {
     if (which === 'all') return this.open;
     const found = this.find(which);
     return found ? [found] : [];
+  }
+
+  /** The same for commands that show something: they also say which ports there are. */
+  selectToShow(which: number | 'all'): TestPort[] {
+    const found = this.select(which);
+    if (found.length === 0 && which !== 'all') {
+      const ids = this.open.map(({ port }) => `${port.id} `).join('');
+      this.out.print(`The valid ports array is [ ${ids}]`);
+    }
+    return found;
   }
 
   /** All ports are stopped; otherwise says so. */

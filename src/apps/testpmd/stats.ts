@@ -93,7 +93,9 @@ const totals = (direction: 'RX' | 'TX', packets: number, dropped: number): strin
 /** Text of "stop" and "show fwd stats all". */
 export function forwardStats({ ports, streams, of, checksums }: ForwardStats): string {
   const lines: string[] = [];
-  if (streams.length > ports.length) lines.push(...streams.map(streamText));
+  // Streams where nothing happened are left out.
+  const busy = streams.filter(({ rxPackets, txPackets, txDropped }) => rxPackets + txPackets + txDropped > 0);
+  if (streams.length > ports.length) lines.push(...busy.map(streamText));
   const all = { rx: 0, tx: 0, rxDropped: 0, txDropped: 0, nombufs: 0 };
   for (const id of ports) {
     const stats = of(id);
@@ -111,7 +113,7 @@ export function forwardStats({ ports, streams, of, checksums }: ForwardStats): s
       const from = streams.filter(({ rxPort }) => rxPort === id);
       const [ip, l4] = [sum(from, 'rxBadIp'), sum(from, 'rxBadL4')];
       lines.push(
-        `  Bad-ipcsum: ${left(ip, 14)} Bad-l4csum: ${left(l4, 14)} Bad-outer-l4csum: ${left(0, 14)}`,
+        `  Bad-ipcsum: ${left(ip, 14)} Bad-l4csum: ${left(l4, 14)}Bad-outer-l4csum: ${left(0, 14)}`,
         `  Bad-outer-ipcsum: ${left(0, 14)}`,
       );
     }

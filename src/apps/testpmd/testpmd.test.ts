@@ -175,16 +175,19 @@ test('without -i it forwards until a signal or a key ends it', { skip }, async (
 });
 
 test('streams over several queues, by queue, and the counters of each', { skip }, async () => {
-  const { out } = await run(
-    [...EAL, '--', '-i', '--rxq=2', '--txq=2', '--total-num-mbufs=4096'],
-    [
-      ...['start', 'stop', 'show port xstats 0', 'port stop all', 'port config all rxq 1', 'port config all txq 1'],
-      ...['port start all', 'show config fwd', 'quit'],
-    ],
-  );
+  const conversation = new Conversation([...EAL, '--', '-i', '--rxq=2', '--txq=2', '--total-num-mbufs=4096']);
+  conversation.type('set flush_rx off', 'start');
+  await conversation.counted('RX');
+  conversation.type('stop', 'show port xstats 0', 'port stop all', 'port config all rxq 1', 'port config all txq 1');
+  conversation.type('port start all', 'show config fwd', 'quit');
+  await conversation.ended;
+  const { out } = conversation;
   assert.match(out, /ports=2 - cores=1 - streams=4/);
   assert.match(out, /RX P=1\/Q=1 \(socket 0\) -> TX P=0\/Q=1 \(socket 0\) peer=02:00:00:00:00:00/);
-  assert.match(out, /------- Forward Stats for RX Port= 0\/Queue= 1 -> TX Port= 1\/Queue= 1 -------/);
+  assert.match(
+    out,
+    /------- Forward Stats for RX Port= 0\/Queue= 0 -> TX Port= 1\/Queue= 0 -------\n {2}RX-packets: [1-9]/,
+  );
   assert.match(out, /rx_q1_errors: 0\ntx_q0_packets: \d+/);
   assert.match(behind(out, 'show config fwd'), /streams=2/);
 });
@@ -224,6 +227,7 @@ test('what is in use cannot be changed, and says so', { skip }, async () => {
       'port close 1',
       'port start 9',
       'port config mtu 1 1400',
+      'show port info 7',
       'quit',
     ],
   );

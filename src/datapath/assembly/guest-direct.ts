@@ -2,10 +2,11 @@
 import { checksumFinish } from './checksum';
 import { copyBytes } from './copy';
 import * as L from './generated';
-import { blocked, fillSlot, flushSection, infoBytes, putHeaders, REFUSED, returnSlot, seedLso, softwareChecksum, takeSlot, wantsLso } from './guest-send';
+import { blocked, flushSection, infoBytes, putHeaders, seedLso, softwareChecksum, wantsLso } from './guest-send';
 import { freeChain, take } from './pool';
 import { closePacket, count, MAX_PACKET, openPacket, ringRoom, storeDescriptor } from './ring';
 import { PACKET_HEADER, putNvspData } from './rndis';
+import { fillSlot, REFUSED, returnSlot, takeSlot } from './send-slots';
 
 /** Data that others may see, too: nothing is written to it or in front of it. */
 const BORROWED: u32 = L.PACKET_FLAG_EXTERNAL | L.PACKET_FLAG_INDIRECT;

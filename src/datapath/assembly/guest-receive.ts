@@ -6,8 +6,8 @@ import { copyBytes } from './copy';
 import { putEvent } from './event';
 import * as L from './generated';
 import { endLoan, lend, takeReturned } from './guest-loans';
-import { abandonSends, finishSend, guestSend } from './guest-send';
-import { freeChain, take } from './pool';
+import { guestSend } from './guest-send';
+import { freeChain, freshData, hasBuffer, pop, reset, take } from './pool';
 import {
   closePacket,
   count,
@@ -26,7 +26,9 @@ import {
   ringRoom,
   storeDescriptor,
 } from './ring';
-import { BODY, PACKET_HEADER, vlanTci } from './rndis';
+import { BODY, PACKET_HEADER } from './rndis';
+import { infoFlags, infoFragment, infoHash, infoVlan, IP_UNFINISHED, quickFlags, readInfos, UNKNOWN } from './receive-infos';
+import { abandonSends, finishSend } from './send-slots';
 
 const SUCCESS: u32 = 1;
 const FAIL: u32 = 2;
@@ -34,54 +36,13 @@ const COMPLETION: u32 = 108;
 const COMPLETION_BYTES: u32 = 32; // descriptor, message number, status, footer
 /** Longest frame of all: 64 KiB of IP packet with its Ethernet header and tag. */
 const MAX_FRAME: u32 = 65536 + 18;
+/** Data and per-packet info begin behind the header; both offsets count from the body. */
+const LEAST_OFFSET: u32 = PACKET_HEADER - BODY;
 const MAX_FRAGMENTS: u32 = 562; // of one coalesced packet (facts/linux-guest.md 1.1)
 
-// What the per-packet info of the frame at hand said.
-let infoFlags: u32 = 0;
-let infoVlan: u32 = 0;
-let infoHash: u32 = 0;
-let infoFragment: u32 = 0; // packet-id flags
-let infoIpUnfinished: bool = false;
-
-/** Reads the infos in [at, at + left). False = malformed, nothing of it is to be used. */
-function readInfos(at: u32, left: u32): bool {
-  infoFlags = 0;
-  infoFragment = 0;
-  infoIpUnfinished = false;
-  while (left >= 12) {
-    const size = load<u32>(at, L.WIRE_PER_PACKET_INFO_SIZE);
-    const type = load<u32>(at, L.WIRE_PER_PACKET_INFO_TYPE);
-    const offset = load<u32>(at, L.WIRE_PER_PACKET_INFO_DATA_OFFSET);
-    if (size < 12 || size > left || offset < 12 || offset > size) return false;
-    const room = size - offset;
-    const data = at + offset;
-    if (type == L.PPI_TYPE_CHECKSUM) {
-      if (room < 4) return false;
-      const word = load<u32>(data);
-      if (word & L.PPI_RX_CHECKSUM_IP_SUCCEEDED) infoFlags |= L.PACKET_FLAG_RX_IP_GOOD;
-      if (word & L.PPI_RX_CHECKSUM_IP_FAILED) infoFlags |= L.PACKET_FLAG_RX_IP_BAD;
-      if (word & (L.PPI_RX_CHECKSUM_TCP_FAILED | L.PPI_RX_CHECKSUM_UDP_FAILED)) infoFlags |= L.PACKET_FLAG_RX_L4_BAD;
-      else if (word & (L.PPI_RX_CHECKSUM_TCP_SUCCEEDED | L.PPI_RX_CHECKSUM_UDP_SUCCEEDED)) infoFlags |= L.PACKET_FLAG_RX_L4_GOOD;
-      // Verified, but the field does not hold the checksum: whoever passes the packet on must fill it in.
-      if (word & L.PPI_RX_CHECKSUM_TCP_VALUE_INVALID && word & L.PPI_RX_CHECKSUM_TCP_SUCCEEDED) infoFlags |= L.PACKET_FLAG_TX_TCP_CHECKSUM;
-      if (word & L.PPI_RX_CHECKSUM_IP_VALUE_INVALID && word & L.PPI_RX_CHECKSUM_IP_SUCCEEDED) infoIpUnfinished = true;
-    } else if (type == L.PPI_TYPE_VLAN) {
-      if (room < 4) return false;
-      infoVlan = vlanTci(load<u32>(data));
-      infoFlags |= L.PACKET_FLAG_VLAN;
-    } else if (type == L.PPI_TYPE_HASH_VALUE) {
-      if (room < 4) return false;
-      infoHash = load<u32>(data);
-      infoFlags |= L.PACKET_FLAG_HASH;
-    } else if (type == L.PPI_TYPE_PACKET_ID) {
-      if (room < 4) return false;
-      infoFragment = load<u8>(data, L.WIRE_PACKET_ID_INFO_FLAGS);
-    }
-    at += size;
-    left -= size;
-  }
-  return left == 0;
-}
+// What this poll adds to the counters.
+let receivedBytes: u32 = 0;
+let goodChecksums: u32 = 0;
 
 /** IPv4 header checksum that the host left open (facts/linux-guest.md 4.3). */
 function finishIpHeader(at: u32, bytes: u32): void {
@@ -141,14 +102,13 @@ function tailroom(mbuf: u32): u32 {
   return load<u32>(mbuf, L.MBUF_BUFFER) + load<u32>(mbuf, L.MBUF_ROOM) - load<u32>(mbuf, L.MBUF_DATA);
 }
 
-@inline
-function describe(q: u32, mbuf: u32): void {
-  store<u32>(mbuf, infoFlags, L.MBUF_FLAGS);
-  if (infoFlags & L.PACKET_FLAG_VLAN) {
+/** Takes over VLAN tag and hash of the infos. */
+function describe(q: u32, mbuf: u32, flags: u32): void {
+  if (flags & L.PACKET_FLAG_VLAN) {
     store<u32>(mbuf, infoVlan, L.MBUF_VLAN_TCI);
     count(q + L.GUEST_QUEUE_RX_VLAN, 1);
   }
-  if (infoFlags & L.PACKET_FLAG_HASH) {
+  if (flags & L.PACKET_FLAG_HASH) {
     store<u32>(mbuf, infoHash, L.MBUF_HASH);
     count(q + L.GUEST_QUEUE_RX_HASH, 1);
   }
@@ -156,8 +116,8 @@ function describe(q: u32, mbuf: u32): void {
 
 /** Nothing is to be written to the frame that the infos describe. */
 @inline
-function mayLend(q: u32): bool {
-  return (infoFlags & load<u32>(q, L.GUEST_QUEUE_LEND_NOT)) == 0 && !infoIpUnfinished;
+function mayLend(q: u32, flags: u32): bool {
+  return (flags & (load<u32>(q, L.GUEST_QUEUE_LEND_NOT) | IP_UNFINISHED)) == 0;
 }
 
 /** One piece of a coalesced packet. Returns the mbuf when it was the last. */
@@ -167,10 +127,10 @@ function addFragment(q: u32, from: u32, bytes: u32): u32 {
     dropCoalescing(q);
     mbuf = newMbuf(q, coalescingPool(q));
     if (mbuf == 0) return 0;
-    describe(q, mbuf);
+    store<u32>(mbuf, infoFlags, L.MBUF_FLAGS); // with IP_UNFINISHED until it is whole: what the first piece says holds
+    describe(q, mbuf, infoFlags);
     store<u32>(q, mbuf, L.GUEST_QUEUE_COALESCING_LAST);
     store<u32>(mbuf, bytes, L.MBUF_MSS); // headers still included
-    store<u32>(mbuf, infoIpUnfinished ? 1 : 0, L.MBUF_L4_OFFSET); // until it is whole: what the first piece says holds
     store<u32>(q, mbuf, L.GUEST_QUEUE_COALESCING);
     store<u32>(q, 0, L.GUEST_QUEUE_COALESCED_FRAGMENTS);
   } else if (mbuf == 0) return bad(q, L.GUEST_QUEUE_RX_BAD_COALESCING);
@@ -185,11 +145,11 @@ function addFragment(q: u32, from: u32, bytes: u32): u32 {
   if (!(infoFragment & L.PPI_PACKET_ID_LAST)) return 0;
   if (have + bytes < 14) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
   store<u32>(q, 0, L.GUEST_QUEUE_COALESCING);
-  infoIpUnfinished = load<u32>(mbuf, L.MBUF_L4_OFFSET) != 0;
-  store<u32>(mbuf, 0, L.MBUF_L4_OFFSET);
+  finishFlags(q, mbuf, load<u32>(mbuf, L.MBUF_FLAGS));
   finishCoalesced(mbuf, have + bytes);
   count(q + L.GUEST_QUEUE_RX_COALESCED, 1);
   count(q + L.GUEST_QUEUE_RX_COALESCED_FRAGMENTS, fragments);
+  receivedBytes += have + bytes;
   return mbuf;
 }
 
@@ -218,12 +178,25 @@ function finishCoalesced(mbuf: u32, total: u32): void {
   store<u32>(mbuf, flags | L.PACKET_FLAG_RX_COALESCED | L.PACKET_FLAG_TCP, L.MBUF_FLAGS);
 }
 
-// What this poll adds to the counters.
-let receivedPackets: u32 = 0;
-let receivedBytes: u32 = 0;
-let goodChecksums: u32 = 0;
+/** What the flags of a whole packet ask for, other than nothing. */
+function finishFlags(q: u32, mbuf: u32, flags: u32): void {
+  store<u32>(mbuf, flags & ~IP_UNFINISHED, L.MBUF_FLAGS);
+  if (flags & IP_UNFINISHED) finishIpHeader(load<u32>(mbuf, L.MBUF_DATA), load<u32>(mbuf, L.MBUF_DATA_LENGTH));
+  if (flags & L.PACKET_FLAG_RX_L4_GOOD) goodChecksums++;
+  if (flags & (L.PACKET_FLAG_RX_L4_BAD | L.PACKET_FLAG_RX_IP_BAD)) count(q + L.GUEST_QUEUE_RX_CHECKSUM_BAD, 1);
+}
+
+/** Copies a frame for which this thread has no free buffer at hand, or none that is long enough. 0 = it is dropped. */
+function receiveOther(q: u32, from: u32, bytes: u32): u32 {
+  const mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_POOL));
+  if (mbuf == 0) return 0;
+  if (bytes > tailroom(mbuf)) return receiveLong(q, mbuf, from, bytes);
+  appendChain(0, mbuf, mbuf, from, bytes);
+  return mbuf;
+}
 
 /** One RNDIS packet message of `bytes` bytes. Returns an mbuf, or 0 when it gave none. */
+@inline
 function receiveFrame(q: u32, at: u32, bytes: u32): u32 {
   if (bytes < PACKET_HEADER) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
   const body = bytes - BODY;
@@ -231,102 +204,117 @@ function receiveFrame(q: u32, at: u32, bytes: u32): u32 {
   const dataBytes = load<u32>(at, L.WIRE_RNDIS_PACKET_DATA_LENGTH);
   const infoOffset = load<u32>(at, L.WIRE_RNDIS_PACKET_PER_PACKET_INFO_OFFSET);
   const infoBytes = load<u32>(at, L.WIRE_RNDIS_PACKET_PER_PACKET_INFO_LENGTH);
-  if (dataOffset < PACKET_HEADER - BODY || dataOffset > body || dataBytes > body - dataOffset || dataBytes == 0) {
-    return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
-  }
-  infoFlags = 0;
-  infoFragment = 0;
-  infoIpUnfinished = false;
-  if (infoBytes != 0) {
-    if (infoOffset < PACKET_HEADER - BODY || infoOffset > body || infoBytes > body - infoOffset) return bad(q, L.GUEST_QUEUE_RX_BAD_PPI);
-    if (!readInfos(at + BODY + infoOffset, infoBytes)) return bad(q, L.GUEST_QUEUE_RX_BAD_PPI);
-  }
+  // Unsigned: an offset below the least one is a large number here, and so is a length of 0 less 1.
+  if (dataOffset - LEAST_OFFSET > body - LEAST_OFFSET) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
+  if (dataBytes - 1 >= body - dataOffset) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
   const from = at + BODY + dataOffset;
-  let mbuf: u32;
-  if (infoFragment & L.PPI_PACKET_ID_SUBALLOCATED) {
-    mbuf = addFragment(q, from, dataBytes);
-    if (mbuf == 0) return 0;
-  } else {
-    dropCoalescing(q);
-    if (dataBytes < 14) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
-    mbuf = 0;
-    // Unsigned: from 0 on there is none.
-    if (load<u32>(q, L.GUEST_QUEUE_LEND_FROM) - 1 < dataBytes && mayLend(q)) mbuf = lend(q, from, dataBytes);
-    if (mbuf == 0) {
-      mbuf = newMbuf(q, load<u32>(q, L.GUEST_QUEUE_RX_POOL));
-      if (mbuf == 0) return 0;
-      if (dataBytes > tailroom(mbuf)) {
-        mbuf = receiveLong(q, mbuf, from, dataBytes);
-        if (mbuf == 0) return 0;
-      } else {
-        copyBytes(load<u32>(mbuf, L.MBUF_DATA), from, dataBytes);
-        store<u32>(mbuf, dataBytes, L.MBUF_DATA_LENGTH);
-        store<u32>(mbuf, dataBytes, L.MBUF_PACKET_LENGTH);
-      }
-    } else infoFlags |= L.PACKET_FLAG_EXTERNAL;
-    describe(q, mbuf);
+  let flags: u32 = 0;
+  if (infoBytes != 0) {
+    if (infoOffset - LEAST_OFFSET > body - LEAST_OFFSET) return bad(q, L.GUEST_QUEUE_RX_BAD_PPI);
+    if (infoBytes > body - infoOffset) return bad(q, L.GUEST_QUEUE_RX_BAD_PPI);
+    const info = at + BODY + infoOffset;
+    flags = quickFlags(info, infoBytes);
+    if (flags == UNKNOWN) {
+      if (!readInfos(info, infoBytes)) return bad(q, L.GUEST_QUEUE_RX_BAD_PPI);
+      if (infoFragment & L.PPI_PACKET_ID_SUBALLOCATED) return addFragment(q, from, dataBytes);
+      flags = infoFlags;
+    }
   }
-  const length = load<u32>(mbuf, L.MBUF_PACKET_LENGTH);
-  if (infoIpUnfinished) finishIpHeader(load<u32>(mbuf, L.MBUF_DATA), load<u32>(mbuf, L.MBUF_DATA_LENGTH));
-  const flags = load<u32>(mbuf, L.MBUF_FLAGS);
-  if (flags & L.PACKET_FLAG_RX_L4_GOOD) goodChecksums++;
-  if (flags & (L.PACKET_FLAG_RX_L4_BAD | L.PACKET_FLAG_RX_IP_BAD)) count(q + L.GUEST_QUEUE_RX_CHECKSUM_BAD, 1);
-  receivedPackets++;
-  receivedBytes += length;
+  if (load<u32>(q, L.GUEST_QUEUE_COALESCING) != 0) dropCoalescing(q);
+  if (dataBytes < 14) return bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
+  const pool = load<u32>(q, L.GUEST_QUEUE_RX_POOL);
+  let mbuf: u32 = 0;
+  // Unsigned: from 0 on there is none.
+  if (load<u32>(q, L.GUEST_QUEUE_LEND_FROM) - 1 < dataBytes && mayLend(q, flags)) {
+    mbuf = lend(q, from, dataBytes);
+    if (mbuf != 0) flags |= L.PACKET_FLAG_EXTERNAL;
+  }
+  if (mbuf == 0) {
+    if (hasBuffer(pool, dataBytes)) {
+      mbuf = pop(pool);
+      const data = freshData(pool, mbuf);
+      reset(mbuf, data, dataBytes, flags);
+      copyBytes(data, from, dataBytes);
+    } else {
+      mbuf = receiveOther(q, from, dataBytes);
+      if (mbuf == 0) return 0;
+    }
+  }
+  if (flags != 0) {
+    describe(q, mbuf, flags);
+    finishFlags(q, mbuf, flags);
+  }
+  receivedBytes += dataBytes;
   return mbuf;
 }
 
-/** Delivers the ranges of the transfer-page packet at hand, as far as `max` and the event buffer allow; a later call
- *  goes on. The ranges are a private copy, so the host cannot change them in between. */
-function deliverRanges(q: u32, handles: u32, n: u32, max: u32): u32 {
+/** Notes where deliverRanges goes on. */
+function stopAt(q: u32, index: u32, done: u32): void {
+  store<u32>(q, index, L.GUEST_QUEUE_RANGE_INDEX);
+  store<u32>(q, done, L.GUEST_QUEUE_RANGE_OFFSET);
+}
+
+/** Delivers the ranges of the transfer-page packet at hand to the u32 array from `to` up to `end`, as far as that and the
+ *  event buffer allow; a later call goes on. Returns where it stopped. The ranges are a private copy, so the host cannot
+ *  change them in between. */
+function deliverRanges(q: u32, to: u32, end: u32): u32 {
   const ranges = load<u32>(q, L.GUEST_QUEUE_RANGES);
-  const total = load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT);
-  const buffer = load<u32>(q, L.GUEST_QUEUE_RECEIVE_BUFFER);
-  const bufferBytes = load<u32>(q, L.GUEST_QUEUE_RECEIVE_BYTES);
-  const section = load<u32>(q, L.GUEST_QUEUE_RECEIVE_SECTION_BYTES);
-  let index = load<u32>(q, L.GUEST_QUEUE_RANGE_INDEX);
+  const last = ranges + (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) << 3);
+  let entry = ranges + (load<u32>(q, L.GUEST_QUEUE_RANGE_INDEX) << 3);
   let done = load<u32>(q, L.GUEST_QUEUE_RANGE_OFFSET);
-  for (; index < total; index++, done = 0) {
-    const bytes = load<u32>(ranges + (index << 3));
-    const offset = load<u32>(ranges + (index << 3) + 4);
-    if (bytes > section || offset > bufferBytes || bytes > bufferBytes - offset) {
+  // Conditions one by one: joined by || they are all computed first, which takes longer.
+  for (; entry != last; entry += 8, done = 0) {
+    const bytes = load<u32>(entry);
+    const offset = load<u32>(entry + 4);
+    const room = load<u32>(q, L.GUEST_QUEUE_RECEIVE_BYTES) - offset;
+    if (bytes > load<u32>(q, L.GUEST_QUEUE_RECEIVE_SECTION_BYTES)) {
       bad(q, L.GUEST_QUEUE_RX_BAD_RANGE);
       continue;
     }
-    while (bytes - done >= BODY && n < max) {
-      const at = buffer + offset + done;
-      const type = load<u32>(at);
-      const length = load<u32>(at + 4);
-      if (length < BODY || length > bytes - done) {
+    if (offset > load<u32>(q, L.GUEST_QUEUE_RECEIVE_BYTES)) {
+      bad(q, L.GUEST_QUEUE_RX_BAD_RANGE);
+      continue;
+    }
+    if (bytes > room) {
+      bad(q, L.GUEST_QUEUE_RX_BAD_RANGE);
+      continue;
+    }
+    const at = load<u32>(q, L.GUEST_QUEUE_RECEIVE_BUFFER) + offset;
+    while (bytes - done >= BODY) {
+      if (to == end) {
+        stopAt(q, (entry - ranges) >>> 3, done);
+        return to;
+      }
+      const type = load<u32>(at + done);
+      const length = load<u32>(at + done, 4);
+      if (length < BODY) {
         bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
-        done = bytes;
+        break;
+      }
+      if (length > bytes - done) {
+        bad(q, L.GUEST_QUEUE_RX_BAD_RNDIS);
         break;
       }
       if (type == 1) {
-        const mbuf = receiveFrame(q, at, length);
-        if (mbuf != 0) store<u32>(handles + (n++ << 2), mbuf);
-      } else if (!putEvent(q, L.EVENT_KIND_RNDIS_CONTROL, 0, 0, 0, 0, at, length)) {
-        store<u32>(q, index, L.GUEST_QUEUE_RANGE_INDEX);
-        store<u32>(q, done, L.GUEST_QUEUE_RANGE_OFFSET);
-        return n;
+        const mbuf = receiveFrame(q, at + done, length);
+        if (mbuf != 0) {
+          store<u32>(to, mbuf);
+          to += 4;
+        }
+      } else if (!putEvent(q, L.EVENT_KIND_RNDIS_CONTROL, 0, 0, 0, 0, at + done, length)) {
+        stopAt(q, (entry - ranges) >>> 3, done);
+        return to;
       }
       done += length;
-    }
-    if (bytes - done >= BODY) {
-      // `max` is reached.
-      store<u32>(q, index, L.GUEST_QUEUE_RANGE_INDEX);
-      store<u32>(q, done, L.GUEST_QUEUE_RANGE_OFFSET);
-      return n;
     }
   }
   dropCoalescing(q);
   store<u32>(q, 0, L.GUEST_QUEUE_RANGE_COUNT);
-  store<u32>(q, 0, L.GUEST_QUEUE_RANGE_INDEX);
-  store<u32>(q, 0, L.GUEST_QUEUE_RANGE_OFFSET);
+  stopAt(q, 0, 0);
   if (!endLoan(q)) {
     pushCompletion(q, load<u32>(q, L.GUEST_QUEUE_RANGE_ID_LOW), load<u32>(q, L.GUEST_QUEUE_RANGE_ID_HIGH), load<u32>(q, L.GUEST_QUEUE_RANGE_STATUS));
   }
-  return n;
+  return to;
 }
 
 @inline
@@ -410,10 +398,10 @@ export function guestFlush(q: u32): u32 {
 }
 
 export function guestPoll(q: u32, handles: u32, max: u32): u32 {
-  receivedPackets = receivedBytes = goodChecksums = 0;
-  const n = pollRing(q, handles, max);
-  if (receivedPackets != 0) {
-    count(q + L.GUEST_QUEUE_RX_PACKETS, receivedPackets);
+  receivedBytes = goodChecksums = 0;
+  const n = (pollRing(q, handles, handles + (max << 2)) - handles) >>> 2;
+  if (n != 0) {
+    count(q + L.GUEST_QUEUE_RX_PACKETS, n);
     count(q + L.GUEST_QUEUE_RX_BYTES, receivedBytes);
     count(q + L.GUEST_QUEUE_RX_CHECKSUM_GOOD, goodChecksums);
   }
@@ -440,24 +428,24 @@ export function guestLent(q: u32, last: u32): u32 {
   return load<u32>(q, L.GUEST_QUEUE_LENT);
 }
 
-function pollRing(q: u32, handles: u32, max: u32): u32 {
-  let n: u32 = 0;
+/** Received packets go to the u32 array from `to` up to `end`; returns where they end. */
+function pollRing(q: u32, to: u32, end: u32): u32 {
   if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) {
-    n = deliverRanges(q, handles, 0, max);
-    if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) return n;
+    to = deliverRanges(q, to, end);
+    if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) return to;
   }
-  if (load<u32>(q, L.CHANNEL_END_RING_ERROR) != 0) return n;
+  if (load<u32>(q, L.CHANNEL_END_RING_ERROR) != 0) return to;
   const capacity = load<u32>(q, L.GUEST_QUEUE_COMPLETION_CAPACITY);
   if (load<u32>(q, L.GUEST_QUEUE_LENT) != 0) takeBack(q, capacity);
   const write = readLimit(q);
   let read = load<u32>(q, L.CHANNEL_END_READ_INDEX);
   let packets: u32 = 0;
-  while (read != write && n < max && load<u32>(q, L.GUEST_QUEUE_COMPLETION_COUNT) < capacity) {
+  while (read != write && to != end && load<u32>(q, L.GUEST_QUEUE_COMPLETION_COUNT) < capacity) {
     if (!nextPacket(q, read, write)) break;
     const next = packetNext;
     if (packetType == 7) {
       if (!startTransfer(q)) break;
-      if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) n = deliverRanges(q, handles, n, max);
+      if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) to = deliverRanges(q, to, end);
     } else if (packetType == 11) {
       if (!takeCompletion(q)) break;
     } else if (packetType == 6) {
@@ -474,7 +462,7 @@ function pollRing(q: u32, handles: u32, max: u32): u32 {
   ringRelease(q, read);
   guestFlush(q);
   if (load<u32>(q, L.GUEST_QUEUE_SECTION) != L.NO_SECTION) guestSend(q, 0, 0);
-  return n;
+  return to;
 }
 
 export function guestAbandon(q: u32): void {

@@ -4,14 +4,15 @@ import { checksumFinish } from './checksum';
 import { copyBytes } from './copy';
 import * as L from './generated';
 import { sendDirect } from './guest-direct';
-import { freeChain } from './pool';
+import { freeChain, freeOwn } from './pool';
 import { closePacket, count, openPacket, ringFree, ringPublish, ringRoom, storeDescriptor } from './ring';
 import { PACKET_HEADER, PPI_SIZE, putNvspData, putPacketHeader, putPpi, vlanInfo } from './rndis';
+import { fillSlot, openSection, outstanding, REFUSED, takeSlot } from './send-slots';
 
 const CHECKSUMS: u32 = L.PACKET_FLAG_TX_IP_CHECKSUM | L.PACKET_FLAG_TX_TCP_CHECKSUM | L.PACKET_FLAG_TX_UDP_CHECKSUM;
-/** What needs per-packet info, or more. */
-const SPECIAL: u32 = CHECKSUMS | L.PACKET_FLAG_TX_TSO | L.PACKET_FLAG_VLAN | L.PACKET_FLAG_HASH;
-export const REFUSED: u32 = 0xffffffff;
+/** What needs per-packet info, or more: work on a header, care when the buffer is freed. */
+const SPECIAL: u32 =
+  CHECKSUMS | L.PACKET_FLAG_TX_TSO | L.PACKET_FLAG_VLAN | L.PACKET_FLAG_HASH | L.PACKET_FLAG_EXTERNAL | L.PACKET_FLAG_INDIRECT;
 /** Per-packet info has ten bits for a header's offset. */
 const MAX_HEADER_OFFSET: u32 = 1023;
 
@@ -115,80 +116,6 @@ export function seedLso(data: u32, l4: u32, flags: u32): void {
   store<u16>(data + l4 + 16, <u16>sum);
 }
 
-/** Takes a send slot; REFUSED when every one is in flight. */
-export function takeSlot(q: u32): u32 {
-  const free = load<u32>(q, L.GUEST_QUEUE_FREE_SLOT_COUNT);
-  if (free == 0) {
-    count(q + L.GUEST_QUEUE_TX_NO_SLOT, 1);
-    return REFUSED;
-  }
-  store<u32>(q, free - 1, L.GUEST_QUEUE_FREE_SLOT_COUNT);
-  return load<u32>(load<u32>(q, L.GUEST_QUEUE_FREE_SLOTS) + ((free - 1) << 2));
-}
-
-@inline
-function slotAt(q: u32, slot: u32): u32 {
-  return load<u32>(q, L.GUEST_QUEUE_SLOTS) + slot * L.SIZEOF_TX_SLOT;
-}
-
-@inline
-export function fillSlot(q: u32, slot: u32, section: u32, mbuf: u32, packets: u32, bytes: u32): u32 {
-  const at = slotAt(q, slot);
-  store<u32>(at, 1, L.TX_SLOT_BUSY);
-  store<u32>(at, section, L.TX_SLOT_SECTION);
-  store<u32>(at, mbuf, L.TX_SLOT_MBUF);
-  store<u32>(at, packets, L.TX_SLOT_PACKETS);
-  store<u32>(at, bytes, L.TX_SLOT_BYTES);
-  return slot | (load<u32>(at, L.TX_SLOT_GENERATION) << 16);
-}
-
-/** The send of transaction `id` is over: frees what it held. False = no such send in flight. */
-export function finishSend(q: u32, id: u32, success: bool): bool {
-  const slot = id & 0xffff;
-  if (slot >= load<u32>(q, L.GUEST_QUEUE_SLOT_COUNT)) return false;
-  const at = slotAt(q, slot);
-  if (load<u32>(at, L.TX_SLOT_BUSY) == 0 || load<u32>(at, L.TX_SLOT_GENERATION) != id >>> 16) return false;
-  const packets = load<u32>(at, L.TX_SLOT_PACKETS);
-  if (success) {
-    count(q + L.GUEST_QUEUE_TX_COMPLETED, packets);
-    count(q + L.GUEST_QUEUE_TX_COMPLETED_BYTES, load<u32>(at, L.TX_SLOT_BYTES));
-  } else count(q + L.GUEST_QUEUE_TX_FAILED, packets);
-  releaseSlot(q, slot);
-  return true;
-}
-
-/** Takes takeSlot() back. */
-@inline
-export function returnSlot(q: u32): void {
-  store<u32>(q, load<u32>(q, L.GUEST_QUEUE_FREE_SLOT_COUNT) + 1, L.GUEST_QUEUE_FREE_SLOT_COUNT);
-}
-
-function releaseSlot(q: u32, slot: u32): void {
-  const at = slotAt(q, slot);
-  const section = load<u32>(at, L.TX_SLOT_SECTION);
-  store<u32>(at, 0, L.TX_SLOT_BUSY);
-  store<u32>(at, (load<u32>(at, L.TX_SLOT_GENERATION) + 1) & 0xffff, L.TX_SLOT_GENERATION);
-  if (section != L.NO_SECTION) freeSection(q, section);
-  const mbuf = load<u32>(at, L.TX_SLOT_MBUF);
-  if (mbuf != 0) freeChain(mbuf);
-  const free = load<u32>(q, L.GUEST_QUEUE_FREE_SLOT_COUNT);
-  store<u32>(load<u32>(q, L.GUEST_QUEUE_FREE_SLOTS) + (free << 2), slot);
-  store<u32>(q, free + 1, L.GUEST_QUEUE_FREE_SLOT_COUNT);
-}
-
-@inline
-function freeSection(q: u32, section: u32): void {
-  const free = load<u32>(q, L.GUEST_QUEUE_FREE_SECTION_COUNT);
-  store<u32>(load<u32>(q, L.GUEST_QUEUE_FREE_SECTIONS) + (free << 2), section);
-  store<u32>(q, free + 1, L.GUEST_QUEUE_FREE_SECTION_COUNT);
-}
-
-/** Sends in flight. */
-@inline
-function outstanding(q: u32): u32 {
-  return load<u32>(q, L.GUEST_QUEUE_SLOT_COUNT) - load<u32>(q, L.GUEST_QUEUE_FREE_SLOT_COUNT);
-}
-
 export function blocked(q: u32, bytes: u32): void {
   store<u32>(q, bytes, L.CHANNEL_END_BLOCKED);
   count(q + L.GUEST_QUEUE_RING_FULL, 1);
@@ -200,15 +127,15 @@ export function flushSection(q: u32): bool {
   if (section == L.NO_SECTION) return true;
   const payload = load<u32>(q, L.GUEST_QUEUE_NVSP_BYTES);
   const total = L.SIZEOF_WIRE_PACKET_DESCRIPTOR + ((payload + 7) & ~7) + 8;
-  if (!ringRoom(q, total + load<u32>(q, L.CHANNEL_END_SPARE))) {
-    blocked(q, total + load<u32>(q, L.CHANNEL_END_SPARE));
+  const needed = total + load<u32>(q, L.CHANNEL_END_SPARE);
+  if (!ringRoom(q, needed)) {
+    blocked(q, needed);
     return false;
   }
   const slot = takeSlot(q);
   if (slot == REFUSED) return false;
   const packets = load<u32>(q, L.GUEST_QUEUE_SECTION_PACKETS);
-  const bytes = load<u32>(q, L.GUEST_QUEUE_SECTION_BYTES);
-  const id = fillSlot(q, slot, section, 0, packets, bytes);
+  const id = fillSlot(q, slot, section, 0, packets, load<u32>(q, L.GUEST_QUEUE_SECTION_BYTES));
   const at = openPacket(q, total);
   storeDescriptor(at, 6, L.SIZEOF_WIRE_PACKET_DESCRIPTOR, total - 8, 1, id, L.TX_TRANSACTION);
   putNvspData(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR, payload, section, load<u32>(q, L.GUEST_QUEUE_SECTION_USED));
@@ -218,25 +145,12 @@ export function flushSection(q: u32): bool {
   return true;
 }
 
-/** Padding up to the next message belongs to the one before it. A handful of bytes: a loop beats memory.fill. */
+/** Padding up to the next message, whose header is written next, belongs to the one before it. */
 @inline
 function padMessage(message: u32, from: u32, bytes: u32): void {
   store<u32>(message, load<u32>(message, L.WIRE_RNDIS_PACKET_MESSAGE_LENGTH) + bytes, L.WIRE_RNDIS_PACKET_MESSAGE_LENGTH);
-  for (let i: u32 = 0; i < bytes; i++) store<u8>(from + i, 0);
-}
-
-/** Takes a free section and opens it; NO_SECTION = none is free. */
-@inline
-function openSection(q: u32): u32 {
-  const free = load<u32>(q, L.GUEST_QUEUE_FREE_SECTION_COUNT);
-  if (free == 0) return L.NO_SECTION;
-  const section = load<u32>(load<u32>(q, L.GUEST_QUEUE_FREE_SECTIONS) + ((free - 1) << 2));
-  store<u32>(q, free - 1, L.GUEST_QUEUE_FREE_SECTION_COUNT);
-  store<u32>(q, section, L.GUEST_QUEUE_SECTION);
-  store<u32>(q, 0, L.GUEST_QUEUE_SECTION_USED);
-  store<u32>(q, 0, L.GUEST_QUEUE_SECTION_PACKETS);
-  store<u32>(q, 0, L.GUEST_QUEUE_SECTION_BYTES);
-  return section;
+  store<u64>(from, 0); // what of it is too much is overwritten
+  if (bytes > 8) memory.fill(from, 0, bytes);
 }
 
 /** Copies a packet into the open section, or into a new one. 1 = done, 0 = try later, -1 = no section: send it directly. */
@@ -333,54 +247,94 @@ function sendOne(q: u32, mbuf: u32): i32 {
   return 1;
 }
 
-/** A packet of one segment that asks the host for nothing and fits a section: most of the traffic. */
-@inline
-function isPlain(q: u32, mbuf: u32): bool {
-  const bytes = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
-  const message = PACKET_HEADER + bytes;
-  if ((load<u32>(mbuf, L.MBUF_FLAGS) & SPECIAL) != 0 || load<u32>(mbuf, L.MBUF_PACKET_LENGTH) != bytes) return false;
-  if (bytes < 14 || bytes > load<u32>(q, L.GUEST_QUEUE_MAX_FRAME_BYTES)) return false;
-  return message <= load<u32>(q, L.GUEST_QUEUE_COPY_LIMIT) && message <= load<u32>(q, L.GUEST_QUEUE_SEND_SECTION_BYTES);
+const SHORTEST: u32 = 14;
+
+// Why sendPlain stopped: a section is full and cannot be sent now.
+let stuck: bool = false;
+
+/** How many lengths, from SHORTEST on, a packet may have to fit an empty section. */
+function plainLengths(q: u32): u32 {
+  const section = load<u32>(q, L.GUEST_QUEUE_SEND_SECTION_BYTES);
+  const limit = load<u32>(q, L.GUEST_QUEUE_COPY_LIMIT);
+  const frame = load<u32>(q, L.GUEST_QUEUE_MAX_FRAME_BYTES);
+  let longest = section < limit ? section : limit;
+  longest = longest < PACKET_HEADER ? 0 : longest - PACKET_HEADER;
+  if (longest > frame) longest = frame;
+  return longest < SHORTEST ? 0 : longest - SHORTEST + 1;
 }
 
-/** The short way: copies plain packets as long as the open section takes them. Returns how many went. */
+/** A plain packet is one segment of `bytes` bytes that asks the host for nothing and fits a section, as most do. */
+@inline
+function isPlain(mbuf: u32, bytes: u32, lengths: u32): bool {
+  if (load<u64>(mbuf, L.MBUF_PACKET_LENGTH) != <u64>bytes) return false; // and no next segment
+  if ((load<u32>(mbuf, L.MBUF_FLAGS) & SPECIAL) != 0) return false;
+  return bytes - SHORTEST < lengths; // unsigned: a shorter one is a large number
+}
+
+/** The short way: copies plain packets into the open section and the next ones, until something is in the way that sendOne
+ *  knows to deal with. Returns how many went. */
 function sendPlain(q: u32, handles: u32, n: u32): u32 {
   const sectionBytes = load<u32>(q, L.GUEST_QUEUE_SEND_SECTION_BYTES);
-  const start = load<u32>(q, L.GUEST_QUEUE_SEND_BUFFER) + load<u32>(q, L.GUEST_QUEUE_SECTION) * sectionBytes;
-  const alignment = load<u32>(q, L.GUEST_QUEUE_PACKET_ALIGNMENT) - 1;
-  const longest = load<u32>(q, L.GUEST_QUEUE_MAX_FRAME_BYTES);
-  const limit = load<u32>(q, L.GUEST_QUEUE_COPY_LIMIT);
-  let room = load<u32>(q, L.GUEST_QUEUE_MAX_PACKETS_PER_MESSAGE) - load<u32>(q, L.GUEST_QUEUE_SECTION_PACKETS);
-  if (room > n) room = n;
+  const lengths = plainLengths(q);
+  const end = handles + (n << 2);
+  let entry = handles;
+  let section = load<u32>(q, L.GUEST_QUEUE_SECTION);
+  while (entry != end) {
+    const before = entry;
+    if (section != L.NO_SECTION) {
+      entry = fillSection(q, load<u32>(q, L.GUEST_QUEUE_SEND_BUFFER) + section * sectionBytes, lengths, entry, end);
+      if (entry == end) break;
+    }
+    if (entry == before) {
+      const mbuf = load<u32>(entry);
+      if (!isPlain(mbuf, load<u32>(mbuf, L.MBUF_DATA_LENGTH), lengths)) break;
+      stuck = !flushSection(q);
+      if (stuck) break;
+      section = openSection(q);
+      if (section == L.NO_SECTION) break;
+    }
+  }
+  const sent = (entry - handles) >>> 2;
+  sentPackets += sent;
+  copied += sent;
+  return sent;
+}
+
+/** Copies plain packets from the handles in [entry, end) to the open section, which begins at `start`, as long as it takes
+ *  them; returns where it stopped. Constants come as arguments, or the compiler computes them anew for every packet. */
+function fillSection(q: u32, start: u32, lengths: u32, entry: u32, end: u32): u32 {
+  const space = load<u32>(q, L.GUEST_QUEUE_SEND_SECTION_BYTES);
+  const alignment = load<u32>(q, L.GUEST_QUEUE_PACKET_ALIGNMENT);
+  const packets = load<u32>(q, L.GUEST_QUEUE_SECTION_PACKETS);
+  const room = (load<u32>(q, L.GUEST_QUEUE_MAX_PACKETS_PER_MESSAGE) - packets) << 2;
+  if (end - entry > room) end = entry + room;
   let used = load<u32>(q, L.GUEST_QUEUE_SECTION_USED);
   let last = load<u32>(q, L.GUEST_QUEUE_SECTION_LAST);
   let total: u32 = 0;
-  let i: u32 = 0;
-  for (; i < room; i++) {
-    const mbuf = load<u32>(handles + (i << 2));
+  const begin = entry;
+  for (; entry != end; entry += 4) {
+    const mbuf = load<u32>(entry);
     const bytes = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
+    if (load<u64>(mbuf, L.MBUF_PACKET_LENGTH) != <u64>bytes) break;
+    if ((load<u32>(mbuf, L.MBUF_FLAGS) & SPECIAL) != 0) break;
+    if (bytes - SHORTEST >= lengths) break;
     const message = PACKET_HEADER + bytes;
-    const padded = (used + alignment) & ~alignment;
-    if ((load<u32>(mbuf, L.MBUF_FLAGS) & SPECIAL) != 0 || load<u32>(mbuf, L.MBUF_PACKET_LENGTH) != bytes) break;
-    if (bytes < 14 || bytes > longest || message > limit || padded + message > sectionBytes) break;
-    if (padded != used) {
-      padMessage(last, start + used, padded - used);
-    }
+    const padded = (used + alignment - 1) & (0 - alignment);
+    if (padded + message > space) break;
+    if (padded != used) padMessage(last, start + used, padded - used);
     last = start + padded;
     putPacketHeader(last, message, PACKET_HEADER, bytes, 0);
     copyBytes(last + PACKET_HEADER, load<u32>(mbuf, L.MBUF_DATA), bytes);
     used = padded + message;
     total += bytes;
-    freeChain(mbuf);
+    freeOwn(mbuf);
   }
-  store<u32>(q, load<u32>(q, L.GUEST_QUEUE_SECTION_PACKETS) + i, L.GUEST_QUEUE_SECTION_PACKETS);
-  store<u32>(q, load<u32>(q, L.GUEST_QUEUE_SECTION_BYTES) + total, L.GUEST_QUEUE_SECTION_BYTES);
   store<u32>(q, used, L.GUEST_QUEUE_SECTION_USED);
   store<u32>(q, last, L.GUEST_QUEUE_SECTION_LAST);
-  sentPackets += i;
+  store<u32>(q, packets + ((entry - begin) >>> 2), L.GUEST_QUEUE_SECTION_PACKETS);
+  store<u32>(q, load<u32>(q, L.GUEST_QUEUE_SECTION_BYTES) + total, L.GUEST_QUEUE_SECTION_BYTES);
   sentBytes += total;
-  copied += i;
-  return i;
+  return entry;
 }
 
 export function guestSend(q: u32, handles: u32, n: u32): u32 {
@@ -394,22 +348,16 @@ export function guestSend(q: u32, handles: u32, n: u32): u32 {
   }
   store<u32>(q, 0, L.CHANNEL_END_BLOCKED);
   sentPackets = sentBytes = copied = copiedMessages = 0;
+  stuck = false;
   let i: u32 = 0;
   while (i < n) {
-    if (load<u32>(q, L.GUEST_QUEUE_SECTION) != L.NO_SECTION) {
-      i += sendPlain(q, handles + (i << 2), n - i);
-      if (i == n) break;
+    i += sendPlain(q, handles + (i << 2), n - i);
+    if (i == n) break;
+    if (stuck) {
+      count(q + L.GUEST_QUEUE_TX_BUSY, 1);
+      break;
     }
-    const mbuf = load<u32>(handles + (i << 2));
-    if (isPlain(q, mbuf)) {
-      // The section is full, or none is open.
-      if (!flushSection(q)) {
-        count(q + L.GUEST_QUEUE_TX_BUSY, 1);
-        break;
-      }
-      if (openSection(q) != L.NO_SECTION) continue;
-    }
-    if (sendOne(q, mbuf) == 0) break;
+    if (sendOne(q, load<u32>(handles + (i << 2))) == 0) break;
     i++;
   }
   flushSection(q);
@@ -425,15 +373,4 @@ export function guestSend(q: u32, handles: u32, n: u32): u32 {
     store<u32>(q, size / 5, L.CHANNEL_END_BLOCKED);
   }
   return i;
-}
-
-/** Gives back all that sends in flight and the open section hold: the host has closed, or will never answer. */
-export function abandonSends(q: u32): void {
-  const slots = load<u32>(q, L.GUEST_QUEUE_SLOT_COUNT);
-  for (let slot: u32 = 0; slot < slots; slot++) {
-    if (load<u32>(slotAt(q, slot), L.TX_SLOT_BUSY)) releaseSlot(q, slot);
-  }
-  const section = load<u32>(q, L.GUEST_QUEUE_SECTION);
-  if (section != L.NO_SECTION) freeSection(q, section);
-  store<u32>(q, L.NO_SECTION, L.GUEST_QUEUE_SECTION);
 }

@@ -1,10 +1,25 @@
 // The host reads a guest's ring: data messages become frames, the rest events (facts/hyper-v-host.md 3 and 4).
 import { putEvent } from './event';
 import * as L from './generated';
-import { checksumFrames, frameBytes, lsoFrames, parsePackets, vlanFrames } from './host-frames';
+import { checksumFrames, frameBytes, lsoFrames, parsePackets, parsePiece, vlanFrames } from './host-frames';
 import { freeSuballocations } from './host-send';
 import { leaveStaged, takeStaged } from './gpa';
-import { addPiece, CORRUPT, GONE, gather, MISSING, missHigh, missLow, readRanges, resetPieces, TOO_MANY, totalBytes, window } from './pieces';
+import {
+  addPiece,
+  CORRUPT,
+  GONE,
+  gather,
+  MISSING,
+  missHigh,
+  missLow,
+  pieceAt,
+  pieceCount,
+  readRanges,
+  resetPieces,
+  TOO_MANY,
+  totalBytes,
+  window,
+} from './pieces';
 import {
   closePacket,
   count,
@@ -23,7 +38,7 @@ import {
   ringRoom,
   storeDescriptor,
 } from './ring';
-import { BODY } from './rndis';
+import { BODY, putNvspCompletion } from './rndis';
 import { scratch } from './scratch';
 
 const SUCCESS: u32 = 1;
@@ -37,11 +52,25 @@ const DEAD: u32 = 2;
 function addTransaction(ch: u32, idLow: u32, idHigh: u32, status: u32): void {
   const n = load<u32>(ch, L.HOST_CHANNEL_TRANSACTION_COUNT);
   const at = load<u32>(ch, L.HOST_CHANNEL_TRANSACTIONS) + n * L.SIZEOF_TRANSACTION;
-  store<u32>(at, idLow, L.TRANSACTION_ID_LOW);
-  store<u32>(at, idHigh, L.TRANSACTION_ID_HIGH);
-  store<u32>(at, status, L.TRANSACTION_STATUS);
-  store<u32>(at, packetFlags & 1, L.TRANSACTION_WANTED);
+  store<u64>(at, <u64>idLow | (<u64>idHigh << 32), L.TRANSACTION_ID_LOW);
+  store<u64>(at, <u64>status | (<u64>(packetFlags & 1) << 32), L.TRANSACTION_STATUS); // and WANTED
   store<u32>(ch, n + 1, L.HOST_CHANNEL_TRANSACTION_COUNT);
+}
+
+// What this poll adds to the counters.
+let takenMessages: u32 = 0;
+let takenBytes: u32 = 0;
+
+/** The message's frames are in the table. */
+@inline
+function takeFrames(ch: u32, idLow: u32, idHigh: u32): u32 {
+  addTransaction(ch, idLow, idHigh, SUCCESS);
+  takenMessages++;
+  takenBytes += frameBytes;
+  if (lsoFrames) count(ch + L.HOST_CHANNEL_TX_LSO, lsoFrames);
+  if (checksumFrames) count(ch + L.HOST_CHANNEL_TX_CHECKSUM, checksumFrames);
+  if (vlanFrames) count(ch + L.HOST_CHANNEL_TX_VLAN, vlanFrames);
+  return TAKEN;
 }
 
 /** An NVSP message: in-band or with GPA ranges. */
@@ -57,17 +86,21 @@ function takeMessage(ch: u32): u32 {
     ringFail(ch, L.RING_ERROR_NVSP_SHORT, bytes);
     return DEAD;
   }
-  resetPieces();
   const section = load<u32>(payload, L.WIRE_NVSP_SEND_RNDIS_PACKET_SEND_BUFFER_SECTION_INDEX);
+  let sectionAt: u32 = 0;
+  let sectionBytes: u32 = 0;
   if (section != L.NO_SECTION) {
-    const sectionBytes = load<u32>(payload, L.WIRE_NVSP_SEND_RNDIS_PACKET_SEND_BUFFER_SECTION_SIZE);
+    sectionBytes = load<u32>(payload, L.WIRE_NVSP_SEND_RNDIS_PACKET_SEND_BUFFER_SECTION_SIZE);
     const offset = <u64>section * load<u32>(ch, L.HOST_CHANNEL_SEND_SECTION_BYTES);
     if (offset + sectionBytes > <u64>load<u32>(ch, L.HOST_CHANNEL_SEND_BYTES)) {
       ringFail(ch, L.RING_ERROR_BAD_SECTION, section);
       return DEAD;
     }
-    if (sectionBytes != 0) addPiece(load<u32>(ch, L.HOST_CHANNEL_SEND_BUFFER) + <u32>offset, sectionBytes, 0);
+    sectionAt = load<u32>(ch, L.HOST_CHANNEL_SEND_BUFFER) + <u32>offset;
+    if (packetType == 6 && sectionBytes != 0 && parsePiece(ch, sectionAt, sectionBytes)) return takeFrames(ch, idLow, idHigh);
   }
+  resetPieces();
+  if (sectionBytes != 0) addPiece(sectionAt, sectionBytes, 0);
   let error: u32 = L.FRAME_ERROR_NONE;
   if (packetType == 9) {
     const result = readRanges(ch);
@@ -92,25 +125,17 @@ function takeMessage(ch: u32): u32 {
       return putEvent(ch, L.EVENT_KIND_RNDIS_CONTROL, idLow, idHigh, packetFlags & 1, 0, scratch + L.SCRATCH_HEADER, n) ? TAKEN : LATER;
     }
   }
-  const frames = load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT);
-  if (error == L.FRAME_ERROR_NONE) error = parsePackets(ch);
+  if (error == L.FRAME_ERROR_NONE && (pieceCount != 1 || !parsePiece(ch, load<u32>(pieceAt(0)), totalBytes))) error = parsePackets(ch);
   if (error != L.FRAME_ERROR_NONE) {
     // With an empty table it may fit.
-    if (error == L.FRAME_ERROR_TOO_MANY && frames != 0) return LATER;
+    if (error == L.FRAME_ERROR_TOO_MANY && load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT) != 0) return LATER;
     store<u32>(ch, error, L.HOST_CHANNEL_FRAME_ERROR);
     count(ch + L.HOST_CHANNEL_TX_FAILED, 1);
     addTransaction(ch, idLow, idHigh, FAIL);
     return TAKEN;
   }
-  addTransaction(ch, idLow, idHigh, SUCCESS);
-  count(ch + L.HOST_CHANNEL_TX_MESSAGES, 1);
-  count(ch + L.HOST_CHANNEL_TX_PACKETS, load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT) - frames);
-  count(ch + L.HOST_CHANNEL_TX_BYTES, frameBytes);
   if (packetType == 9) count(ch + L.HOST_CHANNEL_TX_DIRECT, 1);
-  if (lsoFrames) count(ch + L.HOST_CHANNEL_TX_LSO, lsoFrames);
-  if (checksumFrames) count(ch + L.HOST_CHANNEL_TX_CHECKSUM, checksumFrames);
-  if (vlanFrames) count(ch + L.HOST_CHANNEL_TX_VLAN, vlanFrames);
-  return TAKEN;
+  return takeFrames(ch, idLow, idHigh);
 }
 
 /** The guest gives a receive-buffer chain back. */
@@ -146,6 +171,7 @@ function poll(ch: u32, max: u32, end: u32): u32 {
   store<u32>(ch, 0, L.HOST_CHANNEL_TRANSACTIONS_DONE);
   store<u32>(ch, 0, L.HOST_CHANNEL_FRAME_COUNT);
   store<u32>(ch, 0, L.HOST_CHANNEL_FRAGMENT_COUNT);
+  takenMessages = takenBytes = 0;
   const capacity = load<u32>(ch, L.HOST_CHANNEL_TRANSACTION_CAPACITY);
   const write = end == L.NO_SECTION ? readLimit(ch) : end;
   let read = load<u32>(ch, L.CHANNEL_END_READ_INDEX);
@@ -166,11 +192,15 @@ function poll(ch: u32, max: u32, end: u32): u32 {
     // Control messages change how the next packets are to be read.
     if (load<u32>(ch, L.HOST_CHANNEL_EVENT_USED) != 0) break;
   }
+  const frames = load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT);
   // It was about the first of them, which the guest may have changed.
   store<u32>(ch, 0, L.HOST_CHANNEL_REGION_MISS_FAILS);
   count(ch + L.HOST_CHANNEL_RING_PACKETS_IN, packets);
+  count(ch + L.HOST_CHANNEL_TX_MESSAGES, takenMessages);
+  count(ch + L.HOST_CHANNEL_TX_PACKETS, frames);
+  count(ch + L.HOST_CHANNEL_TX_BYTES, takenBytes);
   ringRelease(ch, read);
-  return load<u32>(ch, L.HOST_CHANNEL_FRAME_COUNT);
+  return frames;
 }
 
 export function hostPoll(ch: u32, max: u32): u32 {
@@ -185,12 +215,12 @@ export function hostComplete(ch: u32): u32 {
   const n = load<u32>(ch, L.HOST_CHANNEL_TRANSACTION_COUNT);
   let i = load<u32>(ch, L.HOST_CHANNEL_TRANSACTIONS_DONE);
   if (i == n) return 0;
-  const payload = load<u32>(ch, L.HOST_CHANNEL_NVSP_BYTES);
-  const padded = (payload + 7) & ~7;
+  const padded = (load<u32>(ch, L.HOST_CHANNEL_NVSP_BYTES) + 7) & ~7;
   const total = L.SIZEOF_WIRE_PACKET_DESCRIPTOR + padded + 8;
+  const list = load<u32>(ch, L.HOST_CHANNEL_TRANSACTIONS);
   let packets: u32 = 0;
   for (; i < n; i++) {
-    const from = load<u32>(ch, L.HOST_CHANNEL_TRANSACTIONS) + i * L.SIZEOF_TRANSACTION;
+    const from = list + i * L.SIZEOF_TRANSACTION;
     if (load<u32>(from, L.TRANSACTION_WANTED) == 0) continue;
     if (!ringRoom(ch, total)) {
       store<u32>(ch, total, L.CHANNEL_END_BLOCKED);
@@ -198,11 +228,8 @@ export function hostComplete(ch: u32): u32 {
       break;
     }
     const at = openPacket(ch, total);
-    const body = at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR;
     storeDescriptor(at, 11, L.SIZEOF_WIRE_PACKET_DESCRIPTOR, total - 8, 0, load<u32>(from, L.TRANSACTION_ID_LOW), load<u32>(from, L.TRANSACTION_ID_HIGH));
-    store<u32>(body, 108);
-    store<u32>(body + 4, load<u32>(from, L.TRANSACTION_STATUS));
-    for (let k: u32 = 8; k < padded; k += 8) store<u64>(body + k, 0);
+    putNvspCompletion(at + L.SIZEOF_WIRE_PACKET_DESCRIPTOR, padded, load<u32>(from, L.TRANSACTION_STATUS));
     closePacket(ch, at, total);
     packets++;
   }

@@ -4,7 +4,7 @@ import { checksumFinish } from './checksum';
 import { copyBytes } from './copy';
 import * as L from './generated';
 import { scratch } from './scratch';
-import { PACKET_HEADER, PPI_SIZE, putNvspData, putPacketHeader, putPpi, vlanInfo } from './rndis';
+import { PACKET_HEADER, pair, PPI_SIZE, putNvspData, putPacketHeader, putPpi, vlanInfo } from './rndis';
 import { closePacket, count, openPacket, ringFail, ringFree, ringPublish, ringRoom, storeDescriptor } from './ring';
 
 const DATA_AT: u32 = 256; // where a frame begins in its suballocation
@@ -96,11 +96,11 @@ export function freeSuballocations(ch: u32, head: u32): bool {
   }
 }
 
-// The transfer-page packet being put together: built in place in the ring, ranges as they come.
-let packet: u32 = 0;
+// The transfer-page packet being put together: its ranges, and the chain of their suballocations.
 let ranges: u32 = 0;
 let chainHead: u32 = NONE;
 let chainTail: u32 = NONE;
+let tailMark: u32 = 0; // SUBALLOCATION.MEMBER once the tail is not the head
 
 function flushTransfer(ch: u32): void {
   if (ranges == 0) return;
@@ -120,32 +120,43 @@ function flushTransfer(ch: u32): void {
 }
 
 /** Takes a data suballocation and adds it to the packet; its arena address. The caller made sure there is one. */
+@inline
 function takeSuballocation(ch: u32): u32 {
   const free = load<u32>(ch, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT) - 1;
   const index = load<u32>(load<u32>(ch, L.HOST_CHANNEL_FREE_SUBALLOCATIONS) + (free << 2));
+  const states = load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATIONS);
   const bytes = load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_BYTES);
   store<u32>(ch, free, L.HOST_CHANNEL_FREE_SUBALLOCATION_COUNT);
-  if (chainHead == NONE) {
+  if (chainTail == NONE) {
     chainHead = index;
+    tailMark = 0;
     noteSender(ch, index);
-    store<u32>(cell(ch, index), L.SUBALLOCATION_LAST);
   } else {
-    const tail = cell(ch, chainTail);
-    store<u32>(tail, (load<u32>(tail) & L.SUBALLOCATION_MEMBER) | index);
-    store<u32>(cell(ch, index), L.SUBALLOCATION_LAST | L.SUBALLOCATION_MEMBER);
+    store<u32>(states + (chainTail << 2), tailMark | index);
+    tailMark = L.SUBALLOCATION_MEMBER;
   }
+  store<u32>(states + (index << 2), tailMark | L.SUBALLOCATION_LAST);
   chainTail = index;
-  store<u32>(scratch + L.SCRATCH_RANGES + (ranges << 3), bytes);
-  store<u32>(scratch + L.SCRATCH_RANGES + (ranges << 3) + 4, index * bytes);
+  const offset = index * bytes;
+  store<u64>(scratch + L.SCRATCH_RANGES + (ranges << 3), pair(bytes, offset));
   ranges++;
-  return load<u32>(ch, L.HOST_CHANNEL_RECEIVE_BUFFER) + index * bytes;
+  return load<u32>(ch, L.HOST_CHANNEL_RECEIVE_BUFFER) + offset;
 }
 
 // Reading position in the frame at hand.
 let fragment: u32 = 0;
 let fragmentOffset: u32 = 0;
 
+/** The next `bytes` bytes of the frame. Most are one fragment, and all of it. */
+@inline
 function copyFrame(to: u32, bytes: u32): void {
+  if (fragmentOffset == 0 && load<u32>(fragment, L.FRAGMENT_BYTES) == bytes) {
+    copyBytes(to, load<u32>(fragment, L.FRAGMENT_ADDRESS), bytes);
+    fragment += L.SIZEOF_FRAGMENT;
+  } else copyPieces(to, bytes);
+}
+
+function copyPieces(to: u32, bytes: u32): void {
   while (bytes != 0) {
     let n = load<u32>(fragment, L.FRAGMENT_BYTES) - fragmentOffset;
     if (n > bytes) n = bytes;
@@ -188,9 +199,10 @@ function restoreLength(at: u32, flags: u32, bytes: u32): void {
 }
 
 /** Writes one suballocation: header, infos and `bytes` bytes of the frame. `piece` = packet-id flags, 0 for a whole frame. */
+@inline
 function fill(ch: u32, frame: u32, flags: u32, bytes: u32, piece: u32): u32 {
   const at = takeSuballocation(ch);
-  let info = putPpi(at + PACKET_HEADER, L.PPI_TYPE_CHECKSUM, checksumInfo(flags));
+  let info = putPpi(at + PACKET_HEADER, L.PPI_TYPE_CHECKSUM, flags == 0 ? 0 : checksumInfo(flags));
   if (flags & L.PACKET_FLAG_VLAN) info = putPpi(info, L.PPI_TYPE_VLAN, vlanInfo(load<u32>(frame, L.FRAME_VLAN_TCI)));
   if (flags & L.PACKET_FLAG_HASH) {
     // DPDK takes the value only together with the other one.
@@ -210,6 +222,7 @@ export function hostSend(ch: u32, list: u32, n: u32): u32 {
   const fixed = TRANSFER_HEADER + ((load<u32>(ch, L.HOST_CHANNEL_NVSP_BYTES) + 7) & ~7) + 8 + SPARE;
   let sent: u32 = 0;
   let bytes: u64 = 0;
+  let fits: u32 = 0; // ranges for which there is room in the ring, as last seen
   ranges = 0;
   chainHead = chainTail = NONE;
   for (let i: u32 = 0; i < n; i++) {
@@ -227,10 +240,16 @@ export function hostSend(ch: u32, list: u32, n: u32): u32 {
       continue;
     }
     // Pieces of a packet must not be spread over two messages.
-    if (ranges + parts > maxRanges) flushTransfer(ch);
-    if (!ringRoom(ch, fixed + ((ranges + parts) << 3))) {
-      count(ch + L.HOST_CHANNEL_RX_RING_FULL, 1);
-      continue;
+    if (ranges + parts > maxRanges) {
+      flushTransfer(ch);
+      fits = 0;
+    }
+    if (ranges + parts > fits) {
+      if (!ringRoom(ch, fixed + ((ranges + parts) << 3))) {
+        count(ch + L.HOST_CHANNEL_RX_RING_FULL, 1);
+        continue;
+      }
+      fits = (ringFree(ch, false) - fixed) >>> 3;
     }
     fragment = load<u32>(frame, L.FRAME_FRAGMENTS);
     fragmentOffset = 0;

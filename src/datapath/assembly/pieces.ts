@@ -53,6 +53,16 @@ export const MISSING: u32 = 2; // page in missLow/missHigh
 export const TOO_MANY: u32 = 3;
 export const GONE: u32 = 4; // a page that was to be copied and could not be
 
+/** The same for bytes on a page that is not mapped. */
+function addStaged(low: u32, high: u32, offset: u32, bytes: u32, range: u32): u32 {
+  const address = stagedPart(low, high, offset, bytes);
+  if (address == UNREADABLE) return GONE;
+  if (address != 0) return addPiece(address, bytes, range) ? OK : TOO_MANY;
+  missLow = low;
+  missHigh = high;
+  return MISSING;
+}
+
 /** Reads the GPA ranges of the packet at hand into pieces; every word of the descriptor is loaded once. */
 export function readRanges(ch: u32): u32 {
   if (packetData < 24) {
@@ -87,13 +97,8 @@ export function readRanges(ch: u32): u32 {
       const step = left < 4096 - offset ? left : 4096 - offset;
       if (result == OK) {
         const page = findPage(regions, regionCount, low, high);
-        const bytes = page != 0 ? page + offset : stagedPart(low, high, offset, step);
-        if (bytes == 0) {
-          missLow = low;
-          missHigh = high;
-          result = MISSING;
-        } else if (bytes == UNREADABLE) result = GONE;
-        else if (!addPiece(bytes, step, r + 1)) result = TOO_MANY;
+        if (page == 0) result = addStaged(low, high, offset, step, r + 1);
+        else if (!addPiece(page + offset, step, r + 1)) result = TOO_MANY;
       }
       left -= step;
       offset = 0;

@@ -2,6 +2,8 @@
 // stack of its own; those of a pool of several threads exchange handles in bulk with a shared one.
 import * as L from './generated';
 
+/** MBUF.segments and references of a fresh buffer, as one word. */
+const SINGLE: u64 = 0x1_0000_0001;
 const BORROWED: u32 = L.PACKET_FLAG_EXTERNAL | L.PACKET_FLAG_INDIRECT;
 
 /** From a pool's address to this thread's stack. */
@@ -46,6 +48,43 @@ function spill(stack: u32, free: u32): u32 {
   return free - n;
 }
 
+function exhausted(stack: u32): void {
+  store<u64>(stack, load<u64>(stack, L.POOL_EXHAUSTED) + 1, L.POOL_EXHAUSTED);
+}
+
+/** Has this thread a free buffer with room for that many bytes? False may also mean that take() has to fetch some. */
+@inline
+export function hasBuffer(pool: u32, bytes: u32): bool {
+  if (pool == 0) return false;
+  if (load<u32>(pool + own, L.POOL_FREE) == 0) return false;
+  return bytes <= load<u32>(pool, L.POOL_ROOM) - load<u32>(pool, L.POOL_HEADROOM);
+}
+
+/** Takes a buffer off a stack that has one; its cells hold what the last user left. */
+@inline
+export function pop(pool: u32): u32 {
+  const stack = pool + own;
+  const free = load<u32>(stack, L.POOL_FREE) - 1;
+  store<u32>(stack, free, L.POOL_FREE);
+  return load<u32>(load<u32>(stack, L.POOL_STACK) + (free << 2));
+}
+
+/** Where a fresh buffer's data begins. */
+@inline
+export function freshData(pool: u32, mbuf: u32): u32 {
+  return load<u32>(mbuf, L.MBUF_BUFFER) + load<u32>(pool, L.POOL_HEADROOM);
+}
+
+/** Sets all cells of a buffer that a packet changes: one segment, one reference, `bytes` bytes at `data`. Two to a store. */
+@inline
+export function reset(mbuf: u32, data: u32, bytes: u32, flags: u32): void {
+  store<u64>(mbuf, <u64>data | (<u64>bytes << 32), L.MBUF_DATA);
+  store<u64>(mbuf, <u64>bytes, L.MBUF_PACKET_LENGTH); // and next
+  store<u64>(mbuf, SINGLE, L.MBUF_SEGMENTS);
+  store<u64>(mbuf, <u64>flags, L.MBUF_FLAGS); // and hash
+  v128.store(mbuf, i64x2.splat(0), L.MBUF_VLAN_TCI); // packetType, mss, l4Offset
+}
+
 /** A reset buffer, or 0 when the pool is empty. */
 @inline
 export function take(pool: u32): u32 {
@@ -54,19 +93,13 @@ export function take(pool: u32): u32 {
   if (free == 0) {
     free = refill(stack);
     if (free == 0) {
-      store<u64>(stack, load<u64>(stack, L.POOL_EXHAUSTED) + 1, L.POOL_EXHAUSTED);
+      exhausted(stack);
       return 0;
     }
   }
   store<u32>(stack, free - 1, L.POOL_FREE);
   const mbuf = load<u32>(load<u32>(stack, L.POOL_STACK) + ((free - 1) << 2));
-  store<u32>(mbuf, load<u32>(mbuf, L.MBUF_BUFFER) + load<u32>(pool, L.POOL_HEADROOM), L.MBUF_DATA);
-  store<u32>(mbuf, 0, L.MBUF_DATA_LENGTH);
-  store<u32>(mbuf, 0, L.MBUF_PACKET_LENGTH);
-  store<u32>(mbuf, 0, L.MBUF_NEXT);
-  store<u64>(mbuf, 0x100000001, L.MBUF_NEXT + 4); // one segment, one reference
-  v128.store(mbuf, i64x2.splat(0), L.MBUF_FLAGS); // flags, hash, vlanTci, packetType
-  store<u64>(mbuf, 0, L.MBUF_FLAGS + 16); // mss, l4Offset
+  reset(mbuf, freshData(pool, mbuf), 0, 0);
   return mbuf;
 }
 
@@ -133,16 +166,44 @@ export function freeChain(head: u32): void {
   }
 }
 
+/** The same for a chain of one that borrows nothing, short for what is held once. */
+@inline
+export function freeOwn(mbuf: u32): void {
+  if (load<u64>(mbuf, L.MBUF_SEGMENTS) == SINGLE) giveBack(mbuf);
+  else freeChain(mbuf);
+}
+
 export function poolGet(pool: u32, handles: u32, wanted: u32): u32 {
-  let n: u32 = 0;
-  for (; n < wanted; n++) {
-    const mbuf = take(pool);
-    if (mbuf == 0) break;
-    store<u32>(handles + (n << 2), mbuf);
+  const stack = pool + own;
+  const headroom = load<u32>(pool, L.POOL_HEADROOM);
+  const end = handles + (wanted << 2);
+  let to = handles;
+  while (to != end) {
+    let free = load<u32>(stack, L.POOL_FREE);
+    if (free == 0) free = refill(stack);
+    if (free == 0) {
+      exhausted(stack);
+      break;
+    }
+    let n = (end - to) >>> 2;
+    if (n > free) n = free;
+    let top = load<u32>(stack, L.POOL_STACK) + (free << 2);
+    for (const stop = to + (n << 2); to != stop; to += 4) {
+      top -= 4;
+      const mbuf = load<u32>(top);
+      reset(mbuf, load<u32>(mbuf, L.MBUF_BUFFER) + headroom, 0, 0);
+      store<u32>(to, mbuf);
+    }
+    store<u32>(stack, free - n, L.POOL_FREE);
   }
-  return n;
+  return (to - handles) >>> 2;
 }
 
 export function mbufFree(handles: u32, n: u32): void {
-  for (let i: u32 = 0; i < n; i++) freeChain(load<u32>(handles + (i << 2)));
+  for (let i: u32 = 0; i < n; i++) {
+    const mbuf = load<u32>(handles + (i << 2));
+    if ((load<u32>(mbuf, L.MBUF_FLAGS) & BORROWED) != 0) freeChain(mbuf);
+    else if (load<u32>(mbuf, L.MBUF_NEXT) != 0) freeChain(mbuf);
+    else freeOwn(mbuf);
+  }
 }

@@ -108,8 +108,10 @@ export function ringFree(end: u32, fresh: bool): u32 {
 }
 
 /** Is there room for `bytes`? The peer's index is loaded only when the cached one says no. */
+@inline
 export function ringRoom(end: u32, bytes: u32): bool {
-  return ringFree(end, false) >= bytes || ringFree(end, true) >= bytes;
+  const known = freeBytes(load<u32>(end, L.CHANNEL_END_WRITE_INDEX), load<u32>(end, L.CHANNEL_END_PEER_READ), load<u32>(end, L.CHANNEL_END_WRITE_SIZE));
+  return known >= bytes || ringFree(end, true) >= bytes;
 }
 
 /** Where to build a packet of `total` bytes (footer included) for which there is room. */
@@ -120,20 +122,24 @@ export function openPacket(end: u32, total: u32): u32 {
 }
 
 /** Writes the footer and moves the private index on; ringPublish makes it visible. */
+@inline
 export function closePacket(end: u32, at: u32, total: u32): void {
   const write = load<u32>(end, L.CHANNEL_END_WRITE_INDEX);
-  const size = load<u32>(end, L.CHANNEL_END_WRITE_SIZE);
-  store<u32>(at + total - 8, 0);
-  store<u32>(at + total - 4, write);
-  let next = write + total;
+  const next = write + total;
+  store<u64>(at + total - 8, <u64>write << 32);
+  store<u32>(end, next < load<u32>(end, L.CHANNEL_END_WRITE_SIZE) ? next : wrapPacket(end, at, total), L.CHANNEL_END_WRITE_INDEX);
+}
+
+/** Takes a packet that reaches the end of the ring apart; returns the index behind it. */
+function wrapPacket(end: u32, at: u32, total: u32): u32 {
+  const write = load<u32>(end, L.CHANNEL_END_WRITE_INDEX);
+  const data = load<u32>(end, L.CHANNEL_END_WRITE_RING) + PAGE;
+  const first = load<u32>(end, L.CHANNEL_END_WRITE_SIZE) - write;
   if (at == (scratch + L.SCRATCH_WRITE_PACKET)) {
-    const data = load<u32>(end, L.CHANNEL_END_WRITE_RING) + PAGE;
-    const first = size - write;
     copyBytes(data + write, at, first);
     copyBytes(data, at + first, total - first);
   }
-  if (next >= size) next -= size;
-  store<u32>(end, next, L.CHANNEL_END_WRITE_INDEX);
+  return total - first;
 }
 
 /** Publishes what was written since the last time: at most one signal, and only from empty to non-empty. */
@@ -152,10 +158,10 @@ export function ringPublish(end: u32): void {
 
 @inline
 export function storeDescriptor(at: u32, type: u32, dataOffset: u32, bytes: u32, flags: u32, idLow: u32, idHigh: u32): void {
-  store<u32>(at, type | (dataOffset << 13)); // dataOffset / 8 << 16
-  store<u32>(at + 4, (bytes >>> 3) | (flags << 16));
-  store<u32>(at, idLow, L.WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
-  store<u32>(at + 4, idHigh, L.WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
+  const low = type | (dataOffset << 13); // dataOffset / 8 << 16
+  const high = (bytes >>> 3) | (flags << 16);
+  store<u64>(at, <u64>low | (<u64>high << 32));
+  store<u64>(at, <u64>idLow | (<u64>idHigh << 32), L.WIRE_PACKET_DESCRIPTOR_TRANSACTION_ID);
 }
 
 /** A control-path packet, published at once. Payload is padded with zeros to 8 bytes. */

@@ -7,26 +7,32 @@ export const BODY: u32 = 8;
 /** A per-packet info with one u32 of data. */
 export const PPI_SIZE: u32 = 16;
 
+/** Two words to a store, wherever a structure allows it. */
+@inline
+export function pair(low: u32, high: u32): u64 {
+  return <u64>low | (<u64>high << 32);
+}
+
 @inline
 export function putPacketHeader(at: u32, messageBytes: u32, dataAt: u32, dataBytes: u32, infoBytes: u32): void {
-  store<u32>(at, 1, L.WIRE_RNDIS_PACKET_MESSAGE_TYPE);
-  store<u32>(at, messageBytes, L.WIRE_RNDIS_PACKET_MESSAGE_LENGTH);
-  store<u32>(at, dataAt - BODY, L.WIRE_RNDIS_PACKET_DATA_OFFSET);
-  store<u32>(at, dataBytes, L.WIRE_RNDIS_PACKET_DATA_LENGTH);
-  store<u64>(at, 0, L.WIRE_RNDIS_PACKET_OOB_DATA_OFFSET); // and its length
-  store<u32>(at, 0, L.WIRE_RNDIS_PACKET_OOB_DATA_COUNT);
-  store<u32>(at, infoBytes != 0 ? PACKET_HEADER - BODY : 0, L.WIRE_RNDIS_PACKET_PER_PACKET_INFO_OFFSET);
-  store<u32>(at, infoBytes, L.WIRE_RNDIS_PACKET_PER_PACKET_INFO_LENGTH);
-  store<u64>(at, 0, L.WIRE_RNDIS_PACKET_VC_HANDLE); // and the reserved word
+  store<u64>(at, pair(1, messageBytes), L.WIRE_RNDIS_PACKET_MESSAGE_TYPE);
+  store<u64>(at, pair(dataAt - BODY, dataBytes), L.WIRE_RNDIS_PACKET_DATA_OFFSET);
+  // No out-of-band data (three words), where the infos are, how long, no virtual circuit, a reserved word.
+  if (infoBytes == 0) {
+    v128.store(at, i64x2.splat(0), L.WIRE_RNDIS_PACKET_OOB_DATA_OFFSET);
+    v128.store(at, i64x2.splat(0), L.WIRE_RNDIS_PACKET_PER_PACKET_INFO_OFFSET); // one word again
+  } else {
+    v128.store(at, i32x4(0, 0, 0, PACKET_HEADER - BODY), L.WIRE_RNDIS_PACKET_OOB_DATA_OFFSET);
+    store<u64>(at, infoBytes, L.WIRE_RNDIS_PACKET_PER_PACKET_INFO_LENGTH);
+    store<u32>(at, 0, L.WIRE_RNDIS_PACKET_RESERVED);
+  }
 }
 
 /** Writes a 16-byte per-packet info; returns where the next one goes. */
 @inline
 export function putPpi(at: u32, type: u32, value: u32): u32 {
-  store<u32>(at, PPI_SIZE, L.WIRE_PER_PACKET_INFO_SIZE);
-  store<u32>(at, type, L.WIRE_PER_PACKET_INFO_TYPE);
-  store<u32>(at, 12, L.WIRE_PER_PACKET_INFO_DATA_OFFSET);
-  store<u32>(at + 12, value);
+  store<u64>(at, pair(PPI_SIZE, type));
+  store<u64>(at, pair(12, value), L.WIRE_PER_PACKET_INFO_DATA_OFFSET);
   return at + PPI_SIZE;
 }
 
@@ -44,9 +50,17 @@ export function vlanTci(info: u32): u32 {
 /** NVSP SEND_RNDIS_PACKET for data, zero padded to `bytes` (28 or 40) and on to 8. */
 @inline
 export function putNvspData(at: u32, bytes: u32, section: u32, sectionBytes: u32): void {
-  store<u32>(at, 107, L.WIRE_NVSP_SEND_RNDIS_PACKET_MESSAGE_TYPE);
-  store<u32>(at, 0, L.WIRE_NVSP_SEND_RNDIS_PACKET_CHANNEL_TYPE);
-  store<u32>(at, section, L.WIRE_NVSP_SEND_RNDIS_PACKET_SEND_BUFFER_SECTION_INDEX);
-  store<u32>(at, sectionBytes, L.WIRE_NVSP_SEND_RNDIS_PACKET_SEND_BUFFER_SECTION_SIZE);
-  for (let i: u32 = 16; i < bytes; i += 8) store<u64>(at + i, 0);
+  store<u64>(at, 107); // and channel type 0
+  store<u64>(at, pair(section, sectionBytes), L.WIRE_NVSP_SEND_RNDIS_PACKET_SEND_BUFFER_SECTION_INDEX);
+  v128.store(at, i64x2.splat(0), 16);
+  if (bytes > 32) store<u64>(at, 0, 32);
+}
+
+/** NVSP SEND_RNDIS_PACKET_COMPLETE, zero padded to `bytes` (28 or 40, rounded up to 8). */
+@inline
+export function putNvspCompletion(at: u32, bytes: u32, status: u32): void {
+  store<u64>(at, pair(108, status));
+  v128.store(at, i64x2.splat(0), 8);
+  store<u64>(at, 0, 24);
+  if (bytes > 32) store<u64>(at, 0, 32);
 }

@@ -1,10 +1,10 @@
 // A net_ring between two processes, as control code sees it. Whoever comes first listens on a Unix socket, the other one connects;
 // the listener makes the shared file. The socket tells when a peer dies; then the other end listens or connects anew. Everything that comes
 // from the peer is checked here or in the compiled data path.
-import { closeSync, unlinkSync } from 'node:fs';
+import { closeSync, rmSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
 import { SHARED_RING_DATA, SHARED_SLOT_BYTES } from '../../memory/layout.js';
-import { ERRNO, type OsError } from '../../memory/os/libc.js';
+import { ERRNO, errorName, type OsError } from '../../memory/os/libc.js';
 import { createSealedMemory, openShared } from '../../memory/os/memfd.js';
 import {
   acceptUnix,
@@ -31,6 +31,8 @@ const PATIENCE_MS = 2000;
 const RETRY_MS = 200;
 const PENDING_MAX = 2 * QUEUES_MAX;
 const AGAIN = -ERRNO.EAGAIN!;
+/** What a connection gives that its peer closed with something unread in it. */
+const RESET = -ERRNO.ECONNRESET!;
 
 /** Two ends that are joined. */
 export interface Session {
@@ -112,7 +114,7 @@ export class RingSession {
     for (const { fd } of this.#pending) closeSync(fd);
     this.#pending = [];
     if (this.#listener < 0) return;
-    unlinkSync(this.#path);
+    rmSync(this.#path, { force: true });
     closeSync(this.#listener);
     this.#listener = -1;
   }
@@ -204,20 +206,26 @@ export class RingSession {
 
   /** What comes on the control connection. */
   #listen(nowMs: number): void {
-    if (this.#stage === 'welcome') return this.#answer(nowMs);
+    if (this.#stage === 'welcome') {
+      this.#answer(nowMs);
+      return;
+    }
     for (;;) {
       const word = receiveWord(this.#control);
       if (word === AGAIN) break;
-      if (word < 0) return this.#end(nowMs, word === CLOSED ? '' : 'its words make no sense');
+      if (word === CLOSED || word === RESET) {
+        this.#end(nowMs);
+        return;
+      }
+      if (word < 0) throw new Error(`the peer said something that is no word (${errorName(-word)})`);
       const what = word & 0xff;
       if (this.#stage === 'ready' && what === RING_WORD.READY) this.#join(nowMs);
       else if (this.#stage === 'joined' && what === RING_WORD.UP) this.#owner.peerUp(true, word >>> 8);
       else if (this.#stage === 'joined' && what === RING_WORD.DOWN) this.#owner.peerUp(false, 0);
-      else return this.drop(`the peer said 0x${word.toString(16)} in state "${this.#stage}"`, nowMs);
-      if (this.#control < 0) return;
+      else throw new Error(`the peer said 0x${word.toString(16)} in state "${this.#stage}"`);
     }
     if (this.#stage === 'ready' && nowMs > this.#until)
-      this.drop(`the peer did not open the shared file within ${PATIENCE_MS} ms`, nowMs);
+      throw new Error(`the peer did not open the shared file within ${PATIENCE_MS} ms`);
   }
 
   /** Takes the file that the listener offers, and makes a connection for each queue. */
@@ -225,16 +233,19 @@ export class RingSession {
     const bytes = new Uint8Array(RingWelcome.size);
     const length = receiveBytes(this.#control, bytes);
     if (length === AGAIN) {
-      if (nowMs > this.#until) this.drop(`no answer from the process that listens at ${this.#path}`, nowMs);
+      if (nowMs > this.#until) throw new Error(`no answer from the process that listens at ${this.#path}`);
       return;
     }
-    if (length !== bytes.length) return this.#end(nowMs);
-    const { answer, session, memory, queues, slots } = RingWelcome.decode(bytes);
-    if (answer !== RING_ANSWER.JOIN) return this.drop(`${this.#path} has two ends already`, nowMs);
+    if (length === 0 || length === RESET) {
+      this.#end(nowMs);
+      return;
+    }
+    const { answer, session, memory, queues, slots } = RingWelcome.decode(bytes.subarray(0, Math.max(0, length)));
+    if (answer !== RING_ANSWER.JOIN) throw new Error(`${this.#path} has two ends already`);
     const powerOfTwo = (slots & (slots - 1)) === 0;
     if (!(queues >= 1 && queues <= QUEUES_MAX && slots >= SLOTS_MIN && slots <= SLOTS_MAX && powerOfTwo)) {
       const expected = `1 to ${QUEUES_MAX} queues of ${SLOTS_MIN} to ${SLOTS_MAX} slots`;
-      return this.drop(`expected ${expected}, the peer offers ${queues} of ${slots}`, nowMs);
+      throw new Error(`expected ${expected}, the peer offers ${queues} of ${slots}`);
     }
     const { pid } = this.#checkPeer(this.#control);
     this.#map(openShared(`/proc/${pid}/fd/${memory}`, queues * 2 * areaBytes(slots)), queues, slots);
@@ -252,7 +263,7 @@ export class RingSession {
     this.#admit(nowMs);
     const { queues } = this.#memory!;
     for (let queue = 0; queue < queues; queue++) {
-      if (this.#queueFds[queue] === undefined) return this.drop(`no connection for queue ${queue}`, nowMs);
+      if (this.#queueFds[queue] === undefined) throw new Error(`no connection for queue ${queue}`);
     }
     this.#start(0);
   }
@@ -278,8 +289,7 @@ export class RingSession {
     }
   }
 
-  #end(nowMs: number, problem = ''): void {
-    if (problem) this.#note(problem);
+  #end(nowMs: number): void {
     if (this.#stage === 'joined') this.#owner.leave();
     this.#stage = 'alone';
     this.#retryAt = nowMs + RETRY_MS;

@@ -68,7 +68,7 @@ export class SharedRingPort extends VirtualPort implements PortDriver, SessionOw
   }
 
   useLocks(rx: readonly number[], tx: readonly number[]): void {
-    this.#locks = [...rx, ...tx];
+    this.#locks = [...new Set([...rx, ...tx])]; // a port around this one may have fewer
   }
 
   override async start(): Promise<void> {
@@ -228,7 +228,10 @@ export class SharedRingPort extends VirtualPort implements PortDriver, SessionOw
     const { u32 } = this.context.arena;
     const within = (locks: readonly number[]): void => {
       const [first, ...others] = locks;
-      if (first === undefined) return what();
+      if (first === undefined) {
+        what();
+        return;
+      }
       const began = performance.now();
       while (!betweenBursts(u32, first, () => within(others))) {
         if (performance.now() - began > EXCLUSIVE_MS)

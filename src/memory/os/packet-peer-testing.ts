@@ -1,16 +1,37 @@
 // For tests: network namespaces that go with the process, and raw packets at the kernel's side of an interface.
 import { spawnSync } from 'node:child_process';
 import { closeSync, writeFileSync } from 'node:fs';
-import { check, declare, declareBytes, ERRNO, orError, scratch, scratchView } from './libc.js';
-import { interfaceIndex } from './netlink.js';
+import {
+  allocateOffHeap,
+  check,
+  declare,
+  declareBytes,
+  ERRNO,
+  freeOffHeap,
+  orError,
+  scratch,
+  scratchView,
+} from './libc.js';
+import { interfaceIndex, NetworkInterface } from './netlink.js';
 import { createNetwork, inNetwork } from './netns.js';
 import { bindPacketSocket, ignoreOutgoing, openPacketSocket, PACKET_PROTOCOL } from './packet-socket.js';
+import { PollSet } from './poll.js';
 
 const SOL_SOCKET = 1;
 const SO_RCVBUFFORCE = 33;
 const RECEIVE_BYTES = 64 << 20;
+const PATIENCE_MS = 3000;
+const SOL_PACKET = 263;
+const PACKET_AUXDATA = 8;
+const FRAME_BYTES = 70_000;
+// Where things lie in a peer's memory: struct msghdr, struct iovec, a control message with a struct tpacket_auxdata, the frame.
+const VECTOR_AT = 64;
+const CONTROL_AT = 128;
+const CONTROL_BYTES = 64;
+const FRAME_AT = 256;
+const STATUS_VLAN = 0x10;
 const send = declareBytes('int64 send(int fd, const void *from, uint64 bytes, int flags)');
-const recv = declareBytes('int64 recv(int fd, void *to, uint64 bytes, int flags)');
+const recvmsg = declare('int64 recvmsg(int fd, uint64 message, int flags)');
 const setsockopt = declare('int setsockopt(int fd, int level, int name, uint64 value, uint bytes)');
 
 /** A network namespace of its own, without IPv6, so that the kernel sends nothing by itself. */
@@ -52,6 +73,19 @@ export class TestNetwork {
     if (elsewhere !== this) this.run(`ip link set ${there} netns ${elsewhere.path}`);
     this.run(`ip link set ${here} up`);
     elsewhere.run(`ip link set ${there} up`);
+    this.waitFor(here);
+    elsewhere.waitFor(there);
+  }
+
+  /** Until an interface is in operation: before, its queue drops everything in silence. */
+  waitFor(name: string): void {
+    const found = this.in(() => new NetworkInterface(name));
+    try {
+      for (const end = performance.now() + PATIENCE_MS; !found.state().running; )
+        if (performance.now() > end) throw new Error(`${name} does not come into operation`);
+    } finally {
+      found.close();
+    }
   }
 
   close(): void {
@@ -75,10 +109,12 @@ export function noNetworkReason(): string | false {
   }
 }
 
-/** A packet socket on an interface: sends out of it and sees what comes in. */
+/** A packet socket on an interface: sends out of it and sees what comes in, with its tags. */
 export class PacketPeer {
   readonly #fd: number;
-  readonly #buffer = new Uint8Array(70_000);
+  readonly #memory = allocateOffHeap(FRAME_AT + FRAME_BYTES);
+  readonly #view = new DataView(this.#memory.buffer);
+  readonly #polls = new PollSet(1);
 
   /** In the calling thread's namespace. `protocol`: Ethernet type that it sees. */
   constructor(name: string, protocol: number = PACKET_PROTOCOL.ALL) {
@@ -87,7 +123,16 @@ export class PacketPeer {
     ignoreOutgoing(this.#fd);
     scratchView.setInt32(0, RECEIVE_BYTES, true);
     setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, scratch.address, 4);
+    scratchView.setInt32(0, 1, true);
+    check(setsockopt(this.#fd, SOL_PACKET, PACKET_AUXDATA, scratch.address, 4), 'setsockopt(PACKET_AUXDATA)', name);
     bindPacketSocket(this.#fd, index, protocol);
+    this.#polls.add(this.#fd);
+    const at = BigInt(this.#memory.address);
+    this.#view.setBigUint64(16, at + BigInt(VECTOR_AT), true);
+    this.#view.setBigUint64(24, 1n, true);
+    this.#view.setBigUint64(32, at + BigInt(CONTROL_AT), true);
+    this.#view.setBigUint64(VECTOR_AT, at + BigInt(FRAME_AT), true);
+    this.#view.setBigUint64(VECTOR_AT + 8, BigInt(FRAME_BYTES), true);
   }
 
   /** False when the kernel has no room for it, or the interface is down or was. */
@@ -98,17 +143,37 @@ export class PacketPeer {
     return true;
   }
 
-  /** What came since the last call. */
-  receive(): Uint8Array[] {
+  /** What came since the last call; waits some seconds at most for the first `count`. */
+  receive(count = 0): Uint8Array[] {
     const frames: Uint8Array[] = [];
+    const end = performance.now() + PATIENCE_MS;
     for (;;) {
-      const length = orError(recv(this.#fd, this.#buffer, this.#buffer.length, 0));
-      if (length < 0) return frames;
-      frames.push(this.#buffer.slice(0, length));
+      this.#view.setBigUint64(40, BigInt(CONTROL_BYTES), true);
+      const length = orError(recvmsg(this.#fd, this.#memory.address, 0));
+      if (length >= 0) frames.push(this.#frame(length));
+      else if (frames.length >= count || performance.now() > end) return frames;
+      else this.#polls.wait(10);
     }
   }
 
   close(): void {
+    this.#polls.close();
     closeSync(this.#fd);
+    freeOffHeap(this.#memory);
+  }
+
+  /** The kernel keeps an outer tag beside the data. */
+  #frame(length: number): Uint8Array {
+    const frame = new Uint8Array(this.#memory.buffer, FRAME_AT, length);
+    const told =
+      this.#view.getBigUint64(40, true) > 0n && this.#view.getUint32(CONTROL_AT + 12, true) === PACKET_AUXDATA;
+    const auxiliary = CONTROL_AT + 16;
+    if (!told || (this.#view.getUint32(auxiliary, true) & STATUS_VLAN) === 0) return frame.slice();
+    const [tci, tpid] = [this.#view.getUint16(auxiliary + 16, true), this.#view.getUint16(auxiliary + 18, true)];
+    return Uint8Array.of(
+      ...frame.subarray(0, 12),
+      ...[tpid >> 8, tpid & 255, tci >> 8, tci & 255],
+      ...frame.subarray(12),
+    );
   }
 }

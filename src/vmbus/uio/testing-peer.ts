@@ -28,7 +28,11 @@ function guest(arena: Arena, root: string, uuid: string): void {
   arena.u8.fill(0x42, address, address + 16_384);
   arena.u8[transmit.control + 4096] = 0x43;
   device.signal();
-  process.stdin.on('end', () => process.exit());
+  process.stdin.on('end', () => {
+    // Named here so that the arena, and with it the memory that the host is to see, is not garbage until then.
+    device.close();
+    process.exit();
+  });
   ready({ pfn: device.memory.pfn(address).toString() });
 }
 

@@ -4,7 +4,7 @@ import { FORWARD_CHECKSUM } from '../../../memory/layout-forward.js';
 import type { Command, Words } from '../grammar.js';
 import { attempt } from '../output.js';
 import type { Session, TestPort } from '../session.js';
-import { ValueError } from '../values.js';
+import { upperMac, ValueError, wholeNumber } from '../values.js';
 
 /** Checksums of the csum mode, in the order in which testpmd shows them; those without bits are computed by nobody's device. */
 const CHECKSUMS: Readonly<Record<string, { shown: string; name: string; bit: number; offload: number }>> = {
@@ -79,6 +79,53 @@ async function setMac(session: Session, words: Words): Promise<void> {
   if (failure) session.out.complain(`mac_addr_cmd error: (${failure.text})`);
 }
 
+async function changeMacs(session: Session, words: Words): Promise<void> {
+  const test = session.find(words.number(1));
+  if (!test) return;
+  const mac = words.text(2);
+  const failure = await attempt(() => (words.text(0) === 'add' ? test.port.addMac(mac) : test.port.removeMac(mac)));
+  if (failure) session.out.complain(`mac_addr_cmd error: (${failure.text})`);
+}
+
+function showMacs(session: Session, words: Words): void {
+  const test = session.find(words.number(0));
+  if (!test) return;
+  const macs = [test.port.mac, ...test.port.macs];
+  session.out.print(
+    [`Number of MAC address added: ${macs.length}`, ...macs.map((mac) => `  ${upperMac(mac)}`)].join('\n'),
+  );
+}
+
+/** VLAN ids that a port lets in, one or all. */
+async function changeVlans(session: Session, words: Words): Promise<void> {
+  const { out } = session;
+  const test = session.find(words.number(2));
+  if (!test) return;
+  const { port } = test;
+  const on = words.text(0) === 'add';
+  const id = words.text(1) === 'all' ? undefined : wholeNumber(words.text(1));
+  if (words.text(1) !== 'all' && (id === undefined || id >= VLANS)) {
+    out.complain(`Invalid vlan_id ${words.text(1)} (must be < ${VLANS})`);
+    return;
+  }
+  if (((port.config?.rxOffloads ?? 0) & RX_OFFLOAD.VLAN_FILTER) === 0) {
+    const call = `rte_eth_dev_vlan_filter(port_pi=${port.id}, vlan_id=${id ?? 0}, on=${on ? 1 : 0})`;
+    out.complain(`Port ${port.id}: VLAN-filtering disabled\n${call} failed diag=-38`);
+    return;
+  }
+  const ids = id === undefined ? Array.from({ length: VLANS }, (_, each) => each) : [id];
+  for (const each of ids) {
+    const failure = await attempt(() => port.vlanFilter(each, on));
+    if (!failure) continue;
+    const call = `rte_eth_dev_vlan_filter(port_pi=${port.id}, vlan_id=${each}, on=${on ? 1 : 0})`;
+    out.complain(`${call} failed diag=-${failure.number}`);
+    return;
+  }
+}
+
+/** VLAN ids that there are. */
+const VLANS = 4096;
+
 /** A stopped port is configured anew with or without it. */
 function setVlanOffload(session: Session, words: Words): void {
   const { out } = session;
@@ -126,6 +173,15 @@ export const offloadCommands: readonly Command[] = [
     run: (session, words) => tso(session, words.number(0), undefined),
   },
   { ...{ pattern: 'mac_addr set <port> <mac>', section: 'config', text: 'Address of a port.' }, run: setMac },
+  {
+    ...{ pattern: 'mac_addr add|remove <port> <mac>', section: 'config', text: 'Further addresses to receive for.' },
+    run: changeMacs,
+  },
+  { ...{ pattern: 'show port <port> macs', section: 'display', text: 'Addresses of a port.' }, run: showMacs },
+  {
+    ...{ pattern: 'rx_vlan add|rm <vlan|all> <port>', section: 'config', text: 'VLANs that a filtering port lets in.' },
+    run: changeVlans,
+  },
   {
     ...{ pattern: 'vlan set strip|filter on|off <port>', section: 'config' },
     text: 'Take tags out of received packets, or let in only those of rx_vlan.',

@@ -1,4 +1,5 @@
 // show and clear.
+import { PortError } from '../../../ethdev/errors.js';
 import type { DescriptorStatus } from '../../../ethdev/types.js';
 import { coresText, planText, rxTxText, segmentsText } from '../config-text.js';
 import type { Command, Words } from '../grammar.js';
@@ -19,7 +20,7 @@ import { ValueError } from '../values.js';
 
 /** Each port that a command means, as text. */
 const each = (text: (session: Session, test: TestPort) => string) => (session: Session, words: Words) => {
-  for (const test of session.select(words.which(0))) session.out.print(text(session, test));
+  for (const test of session.selectToShow(words.which(0))) session.out.print(text(session, test));
 };
 
 /** The table's entries that masks choose. */
@@ -88,15 +89,17 @@ async function showDescriptor(session: Session, words: Words): Promise<void> {
   else session.out.print(`Desc status = ${status}`);
 }
 
-/** Only rx queues can be asked. */
 async function showUsed(session: Session, words: Words): Promise<void> {
   const test = session.find(words.number(0));
   if (!test) return;
-  const queue = words.number(1);
+  const rx = words.text(1) === 'rxq';
+  const queue = words.number(2);
   const failure = await attempt(() => {
+    if (!rx) throw new PortError('ENOTSUP', `tx queue ${queue}`, 'transmit queues do not tell');
     session.out.print(`RxQ ${queue} used desc count = ${test.port.rxQueueCount(queue)}`);
   });
-  if (failure) session.out.complain(`Rx queue count get failed rc=-${failure.number} queue_id=${queue}`);
+  if (failure)
+    session.out.complain(`${rx ? 'Rx' : 'Tx'} queue count get failed rc=-${failure.number} queue_id=${queue}`);
 }
 
 function showOffloads(session: Session, words: Words): void {
@@ -127,7 +130,7 @@ function showConfig(session: Session, words: Words): void {
 
 function clearPort(session: Session, words: Words): void {
   const stats = words.text(0) === 'stats';
-  for (const test of session.select(words.which(1))) {
+  for (const test of session.selectToShow(words.which(1))) {
     test.port.resetStats();
     test.shown = undefined;
     if (stats) session.out.print(`\n  NIC statistics for port ${test.port.id} cleared`);
@@ -150,7 +153,7 @@ export const showCommands: readonly Command[] = [
   {
     ...{ pattern: 'show port summary <port|all>', section: 'display', text: 'Ports, a line each.' },
     run: (session, words) => {
-      const ports = session.select(words.which(0));
+      const ports = session.selectToShow(words.which(0));
       if (ports.length > 0) session.out.print(summaryText(session, ports));
     },
   },
@@ -177,7 +180,7 @@ export const showCommands: readonly Command[] = [
     run: showDescriptor,
   },
   {
-    ...{ pattern: 'show port <port> rxq <queue> desc used count', section: 'display', text: 'Packets that wait.' },
+    ...{ pattern: 'show port <port> rxq|txq <queue> desc used count', section: 'display', text: 'Packets that wait.' },
     run: showUsed,
   },
   {

@@ -1,0 +1,91 @@
+// An uplink without a network: counts what guests send to it and makes the packets that they receive.
+import { macText } from '../../src/host/identity.js';
+import { DEFAULT_VLAN, type FrameSink, UPLINK_FILTER, type Uplink, type VlanMode } from '../../src/host/ports.js';
+import type { UplinkContext } from '../../src/host/uplinks/index.js';
+import type { Arena } from '../../src/memory/arena.js';
+import { FRAME, NO_SECTION } from '../../src/memory/layout.js';
+import { ETHER_TYPE, EthernetHeader } from '../../src/wire/ethernet.js';
+import { IP_PROTOCOL, Ipv4Header } from '../../src/wire/ip.js';
+import { UdpHeader } from '../../src/wire/tcp-udp.js';
+import { BURST, OWN_FRAMES_BYTES, ownFrames } from '../traffic.js';
+
+export const UPLINK_MAC = Uint8Array.of(0x02, 0, 0, 0xbe, 0, 1);
+
+/** A UDP packet of `bytes` bytes without payload of note. */
+function writeUdp(u8: Uint8Array, at: number, bytes: number, destination: string): void {
+  const ip = at + EthernetHeader.size;
+  const udp = ip + Ipv4Header.size;
+  const source = macText(UPLINK_MAC);
+  EthernetHeader.encodeInto({ destination, source, etherType: ETHER_TYPE.IPV4 }, u8, at);
+  const header = {
+    ...{ versionHeaderLength: 0x45, totalLength: bytes - EthernetHeader.size, timeToLive: 64 },
+    ...{ protocol: IP_PROTOCOL.UDP, source: '10.0.0.1', destination: '10.0.0.2' },
+  };
+  Ipv4Header.encodeInto(header, u8, ip);
+  const length = bytes - EthernetHeader.size - Ipv4Header.size;
+  UdpHeader.encodeInto({ sourcePort: 4000, destinationPort: 4000, length }, u8, udp);
+}
+
+export class TrafficUplink implements Uplink {
+  readonly number: number;
+  readonly name = 'traffic';
+  readonly kind = 'pcap' as const;
+  macs: readonly Uint8Array[] = [UPLINK_MAC];
+  vlan: VlanMode = DEFAULT_VLAN;
+  mtu = 1500;
+  linkUp = true;
+  filter: number = UPLINK_FILTER;
+  /** Frames that guests sent here. */
+  taken = 0;
+  /** Frames that the next poll sends. */
+  due = 0;
+  readonly #arena: Arena;
+  readonly #sink: FrameSink;
+  readonly #frames: number;
+
+  constructor({ arena, sink, number }: UplinkContext) {
+    this.number = number;
+    this.#arena = arena;
+    this.#sink = sink;
+    this.#frames = arena.reserve('traffic frames', OWN_FRAMES_BYTES);
+  }
+
+  /** What it sends from now on: frames of that length to that station. */
+  send(bytes: number, destination: string): void {
+    const { u8, u32 } = this.#arena;
+    for (const { frame, data } of ownFrames(u32, this.#frames, bytes)) {
+      u32[(frame + FRAME.at.source) >>> 2] = this.number;
+      u32[(frame + FRAME.at.transaction) >>> 2] = NO_SECTION;
+      writeUdp(u8, data, bytes, destination);
+    }
+  }
+
+  deliver(_frames: number, count: number): void {
+    this.taken += count;
+  }
+
+  poll(): number {
+    const due = this.due;
+    this.due = 0;
+    for (let sent = 0; sent < due; sent += BURST) this.#sink.forward(this.#frames, Math.min(BURST, due - sent));
+    return due;
+  }
+
+  tick(_nowMs: number): void {}
+
+  fds(): readonly number[] {
+    return [];
+  }
+
+  arm(): boolean {
+    return true;
+  }
+
+  close(): void {
+    this.#arena.release(this.#frames);
+  }
+
+  stats(): Record<string, number> {
+    return { taken: this.taken };
+  }
+}
