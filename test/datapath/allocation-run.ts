@@ -5,6 +5,12 @@ import { runInNewContext } from 'node:vm';
 import { createRig } from '../../bench/rig.js';
 import { createGuestNic } from '../../src/apps/guest-nic.js';
 import { createDatapath } from '../../src/datapath/datapath.js';
+import { netvscDriver } from '../../src/drivers/netvsc/netvsc.js';
+import { NetvscPort } from '../../src/drivers/netvsc/port.js';
+import { testContext } from '../../src/drivers/netvsc/testing.js';
+import { Devargs } from '../../src/ethdev/devargs.js';
+import { Mempool } from '../../src/ethdev/mempool.js';
+import { Port } from '../../src/ethdev/port.js';
 import { Host } from '../../src/host/host.js';
 import { DEFAULT_VLAN, type SwitchPort } from '../../src/host/ports.js';
 import { VirtualSwitch } from '../../src/host/vswitch.js';
@@ -206,9 +212,99 @@ async function machine(path: string, queues: number): Promise<AllocationResult> 
   return result;
 }
 
+/** Two ports of the device API on one host, with everything that their bursts can do to packets. */
+async function ports(path: string, queues: number, devargs: string): Promise<AllocationResult> {
+  const bus = createMemoryBus(arena, { devices: 2, ringBytes: 512 << 10, receiveBytes: 2 << 20, sendBytes: 1 << 20 });
+  const offers = bus.pairs.map(({ offer }) => offer);
+  const nics = [{ mac: A }, { mac: B }];
+  const host = Host.create({ arena, datapath, machine: 'ports', profile: 'ws2019', nics, offers });
+  const small = { count: 2048, room: 2048 + 128 };
+  const large = { count: 32, room: 16_384 };
+  const bytes = Mempool.bytes(small) + Mempool.bytes(large) + 64;
+  const packets = { address: bus.memory.allocate('packets', bytes), bytes };
+  const pool = new Mempool(arena, 'small', packets.address, small, 1);
+  const largePool = new Mempool(
+    arena,
+    'large',
+    Math.ceil((packets.address + Mempool.bytes(small)) / 64) * 64,
+    large,
+    1,
+  );
+  const context = testContext(
+    arena,
+    datapath,
+    packets,
+    (name, size) => arena.reserve(name, size),
+    () => {},
+  );
+  const handles = arena.reserve('handles', BURST * 4);
+  let nowMs = 0;
+  const run = async <T>(work: Promise<T>): Promise<T> => {
+    let settled = false;
+    const mark = () => {
+      settled = true;
+    };
+    work.then(mark, mark);
+    while (!settled) {
+      host.step();
+      host.tick(++nowMs);
+      await new Promise(setImmediate);
+    }
+    return work;
+  };
+  const made: Port[] = [];
+  for (const [id, { device }] of bus.pairs.entries()) {
+    const impl = await run(NetvscPort.open(context, device.uuid, device, new Devargs(devargs, device.uuid)));
+    const port = new Port(id, device.uuid, netvscDriver, impl, context);
+    const { rxOffloads, txOffloads } = port.info();
+    await run(port.configure({ rxQueues: queues, txQueues: queues, rxOffloads, txOffloads }));
+    for (let queue = 0; queue < queues; queue++) {
+      port.setupRxQueue(queue, { descriptors: 0, pool });
+      port.setupTxQueue(queue);
+    }
+    await run(port.start());
+    made.push(port);
+  }
+  let delivered = 0;
+  let rounds = 0;
+  const receivers = made.map((port) => Array.from({ length: queues }, (_, queue) => port.rxQueue(queue)));
+  const senders = made.map((port) => Array.from({ length: queues }, (_, queue) => port.txQueue(queue)));
+  const receive = (which: number) => {
+    const list = receivers[which]!;
+    for (let queue = 0; queue < queues; queue++) {
+      const got = list[queue]!.burst(handles, BURST);
+      datapath.mbufFree(handles, got);
+      delivered += got;
+    }
+  };
+  const send = (which: number, source: Uint8Array, target: Uint8Array) => {
+    const n = fillBurst(handles, pool.address, largePool.address, source, target);
+    const taken = senders[which]![rounds++ % queues]!.burst(handles, n);
+    datapath.mbufFree(handles + taken * 4, n - taken);
+  };
+  const result = measure(
+    path,
+    () => delivered,
+    () => {
+      send(0, A, B);
+      send(1, B, A);
+      host.step();
+      receive(1);
+      receive(0);
+    },
+  );
+  for (const port of made) await run(port.close());
+  for (const one of [pool, largePool]) one.release();
+  host.close();
+  bus.close();
+  return result;
+}
+
 const results = [
   loops(process.argv[2] === 'sabotage'),
   await machine('host, switch and two guests', 1),
   await machine('the same with 4 queues each', 4),
+  await ports('ports of the device API', 1, ''),
+  await ports('the same with 4 queues each', 4, 'rx_extmbuf_enable=1,rx_copybreak=100,tx_copybreak=100'),
 ];
 process.stdout.write(`${JSON.stringify(results)}\n`);

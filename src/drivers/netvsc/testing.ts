@@ -10,7 +10,7 @@ import type { PortConfig } from '../../ethdev/types.js';
 import { Arena } from '../../memory/arena.js';
 import { linuxSystem } from '../../memory/os/mman.js';
 import { FakeHost, words } from '../../netvsc/fake-host.js';
-import type { GuestMemory, VmbusDevice, VmbusOffer } from '../../vmbus/device.js';
+import type { GuestMemory, Region, VmbusDevice, VmbusOffer } from '../../vmbus/device.js';
 import { createMemoryBus, type MemoryBus, type MemoryBusOptions, type MemoryPair } from '../../vmbus/memory/bus.js';
 import { netvscDriver } from './netvsc.js';
 import { NetvscPort } from './port.js';
@@ -63,14 +63,8 @@ export class FakeRig {
     this.#packets = { address: this.bus.memory.allocate('packets', PACKETS_BYTES), bytes: PACKETS_BYTES };
     this.mbufs = new Mbufs(arena, datapath, this.#reserve('mbufs', MBUFS_BYTES));
     this.handles = this.#reserve('handles', 4 * BURST);
-    const none = (): never => {
-      throw new Error('not in this rig');
-    };
-    this.#context = {
-      ...{ arena, datapath, lcore: 0, lcores: 1, packetMemory: this.#packets, services: undefined },
-      ...{ reserve: (name, bytes) => this.#reserve(name, bytes), driver: none, takePort: none },
-      log: (line) => this.lines.push(line),
-    };
+    const reserve = (name: string, bytes: number) => this.#reserve(name, bytes);
+    this.#context = testContext(arena, datapath, this.#packets, reserve, (line) => this.lines.push(line));
   }
 
   createPool(options: Partial<MempoolOptions> = {}): Mempool {
@@ -177,6 +171,21 @@ export class FakeRig {
     this.#taken.push(address);
     return address;
   }
+}
+
+/** What a driver gets, without an environment around it. */
+export function testContext(
+  arena: Arena,
+  datapath: Datapath,
+  packetMemory: Region,
+  reserve: DriverContext['reserve'],
+  log: DriverContext['log'],
+): DriverContext {
+  const none = (): never => {
+    throw new Error('not in this rig');
+  };
+  const lcore = { arena, datapath, lcore: 0, lcores: 1, reserve, driver: none };
+  return { ...lcore, packetMemory, services: undefined, log, takePort: none };
 }
 
 /** The same device, whose pages have other numbers on both sides. */
