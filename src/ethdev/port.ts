@@ -157,8 +157,8 @@ export class Port extends EventEmitter<PortEvents> {
       this.#expectFree('close');
       if (this.#state === 'started') await this.#stop();
       if (this.#state === 'removed') this.#stopQueues();
+      this.#forget();
       await this.#impl.close();
-      this.#releaseQueues();
       this.#state = 'closed';
       this.removeAllListeners();
     });
@@ -167,7 +167,7 @@ export class Port extends EventEmitter<PortEvents> {
   /** Stop, and back to what probe left: nothing is configured. Settings that a user made are at their defaults. */
   reset(): Promise<void> {
     return this.#serially(async () => {
-      this.#expectFree('reset');
+      this.#expect('reset', 'probed', 'configured', 'started', 'removed');
       await this.#stop();
       this.#forget();
       this.#filter = { promiscuous: false, allMulticast: false };
