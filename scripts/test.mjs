@@ -54,6 +54,7 @@ if (has('dpdk-testpmd') && has('apt-get')) prepareDpdk('trixie');
 run('build', process.execPath, ['scripts/build.mjs']);
 run('lint', process.execPath, ['node_modules/@biomejs/biome/bin/biome', 'check', '.']);
 run('layer check', process.execPath, ['scripts/layers.mjs']);
+run('API reference', process.execPath, ['node_modules/typedoc/bin/typedoc', '--logLevel', 'Warn']);
 
 const wanted = process.argv.slice(2).map((file) => path.join('dist', file.replace(/\.ts$/, '.js')));
 const all = readdirSync('dist', { recursive: true })

@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { packageVersion } from '../apps/package-info.js';
 import { addDemo } from './demo.js';
 import { addDevbind } from './devbind.js';
+import { addExample } from './example.js';
 import { addGuest } from './guest.js';
 import { addHost } from './host.js';
 import { addRun } from './run.js';
@@ -19,6 +20,7 @@ function makeProgram(): Command {
   addGuest(program);
   addDevbind(program);
   addRun(program);
+  addExample(program);
   addTestpmd(program);
   const commands = program.commands.flatMap((command) => [command, ...command.commands]);
   for (const command of commands) command.copyInheritedSettings(program).exitOverride();

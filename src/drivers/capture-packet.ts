@@ -1,4 +1,5 @@
 // Puts packets of mbufs into arena memory as capture files want them, without allocation.
+import { fchmodSync, fstatSync, openSync } from 'node:fs';
 import type { Lcore } from '../ethdev/driver.js';
 import { MBUF, PACKET_FLAG } from '../memory/layout.js';
 import { multiplyAdd } from '../wire/capture-cursor.js';
@@ -32,6 +33,16 @@ const TAG_AT = EthernetHeader.offset.etherType;
 const TAG_BYTES = VlanTag.size;
 const { VLAN: TAG_TYPE } = ETHER_TYPE;
 const BILLION = 1_000_000_000;
+
+/** Least bytes of each packet that can be kept. */
+export const SNAP_MIN = 64;
+
+/** Makes or empties a file that only its owner may read; returns its descriptor. Throws what the file system says. */
+export function createCaptureFile(path: string): number {
+  const fd = openSync(path, 'w', 0o600);
+  if (fstatSync(fd).isFile()) fchmodSync(fd, 0o600); // it may have been there
+  return fd;
+}
 
 /** How a file begins. */
 export const captureStart = (format: CaptureFormat, name: string): Uint8Array =>

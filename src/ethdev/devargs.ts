@@ -64,6 +64,15 @@ export class Devargs {
     return value;
   }
 
+  /** Decimal fraction 0 to 1, as in 0.25. */
+  fraction(key: string, usual: number): number {
+    const text = this.string(key);
+    if (text === undefined) return usual;
+    const value = /^([0-9]+\.?[0-9]*|\.[0-9]+)(e-[0-9]+)?$/i.test(text) ? Number(text) : Number.NaN;
+    if (!(value >= 0 && value <= 1)) throw this.#error(`${key}=${text}`, 'expected a number 0 to 1, as in 0.01');
+    return value;
+  }
+
   /** 0 or 1; a key without value is true. */
   flag(key: string, usual = false): boolean {
     const values = this.all(key);

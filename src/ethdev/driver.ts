@@ -102,6 +102,8 @@ export interface PortDriver {
   stop(): Promise<void>;
   /** Stopped. Gives everything back; never throws. */
   close(): Promise<void>;
+  /** As Driver.pairedQueues, where it depends on the device. */
+  readonly paired?: boolean;
   /** Queues of one number use what those of number channel(number) use: their bursts exclude each other. Default: each its own. */
   channel?(queue: number): number;
   /** Addresses of the queues' PORT_QUEUE: by them control code runs between bursts (queues.ts betweenBursts). Called after configure(); with empty

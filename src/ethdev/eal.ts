@@ -73,6 +73,7 @@ export class Eal {
   readonly #workers = new Map<number, Promise<unknown>>();
   readonly #timer: NodeJS.Timeout;
   #ticked = 0;
+  #closed: Promise<void> | undefined;
 
   private constructor(options: EalOptions, platform: EalPlatform, settings: EalSettings) {
     this.options = options;
@@ -217,8 +218,13 @@ export class Eal {
     await Promise.allSettled([...this.#workers.values()]);
   }
 
-  /** Ends lcores, closes ports, gives memory back. */
-  async close(): Promise<void> {
+  /** Ends lcores, closes ports, gives memory back. May be called again. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
     await this.stopLcores();
     // A port around another one was made after it, and gives it free.
     for (const port of [...this.ports].reverse()) await port.close();

@@ -416,7 +416,7 @@ export class Port extends EventEmitter<PortEvents> {
     };
     const rx = new Map<number, number>();
     this.#rxCells = this.#rx.map(cells(rx));
-    this.#txCells = this.#tx.map(cells(this.driver.pairedQueues ? rx : new Map()));
+    this.#txCells = this.#tx.map(cells((this.#impl.paired ?? this.driver.pairedQueues) ? rx : new Map()));
     this.#impl.useLocks?.(this.#rxCells, this.#txCells);
   }
 

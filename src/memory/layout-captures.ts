@@ -25,3 +25,13 @@ export const CAPTURE_WRITE = cells('CAPTURE_WRITE', {
   used: 'u32', // bytes that wait to be written
   errno: 'u32', // why nothing is written any more
 });
+
+/** What is captured of a queue in one direction, until control code writes it to the file. There are two buffers: one that the bursts fill, and
+ *  one that is written; control code swaps them between bursts. */
+export const CAPTURE_STREAM = cells('CAPTURE_STREAM', {
+  buffer: 'u32', // arena address of the one that is filled
+  capacity: 'u32', // bytes of each
+  used: 'u32',
+  packets: 'u64', // in the file, or on the way
+  dropped: 'u64', // packets that did not fit, as the file is written too slowly
+});

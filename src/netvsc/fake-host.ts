@@ -25,6 +25,8 @@ export type Answer = (host: FakeHost, request: Request, usual: () => void) => vo
 export class FakeHost {
   /** Replaces the usual answer to a message. */
   readonly answers = new Map<string, Answer>();
+  /** Called for every message with packets. */
+  onMessage: ((message: DataView) => void) | undefined;
   /** Called for every message before it is answered. */
   onRequest: ((request: Request) => void) | undefined;
   /** Names of all messages since the channel was opened. */
@@ -99,6 +101,8 @@ export class FakeHost {
     message.set(infos, 44);
     message.set(bytes, 256);
     this.transfer(this.#nextData++, message, 0);
+    // From the first one again: by then the guest should be done with it.
+    if (this.#nextData >= this.#receiveSections) this.#nextData = CONTROL_SUBALLOCATIONS;
   }
 
   /** A transfer-page packet of one range. */
@@ -212,6 +216,7 @@ export class FakeHost {
   }
 
   #data(message: DataView): void {
+    this.onMessage?.(message);
     for (let at = 0; at < message.byteLength; at += message.getUint32(at + 4, true)) {
       const start = at + 8 + message.getUint32(at + 8, true);
       this.frames.push(new Uint8Array(message.buffer.slice(start, start + message.getUint32(at + 12, true))));
@@ -239,7 +244,7 @@ export class FakeHost {
         if (good) this.#version = version;
         this.complete(request, words(2, 0xffffffff, 34, good ? 1 : 0));
       } else if (what === '101') {
-        const count = Math.floor(this.#offer.receiveBuffer.bytes / this.suballocationBytes);
+        const count = this.#receiveSections;
         const end = count * this.suballocationBytes;
         this.complete(request, words(102, SUCCESS, 1, 0, this.suballocationBytes, count, end));
       } else if (what === '104') this.complete(request, words(105, SUCCESS, this.sectionBytes));
@@ -255,6 +260,10 @@ export class FakeHost {
       const data = this.#oid(what);
       this.rndis(data ? queryReply(requestId, data) : words(0x80000004, 24, requestId, 0xc00000bb, 0, 0));
     }
+  }
+
+  get #receiveSections(): number {
+    return Math.floor(this.#offer.receiveBuffer.bytes / this.suballocationBytes);
   }
 
   #oid(oid: string): Uint8Array | undefined {

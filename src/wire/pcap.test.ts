@@ -29,6 +29,11 @@ golden(
   '06000000 24000000 00000000 01000000 02000000 03000000 04000000',
 );
 golden(p.PcapngSimplePacket, { blockLength: 20, originalLength: 4 }, '03000000 14000000 04000000');
+golden(
+  p.PcapngStatistics,
+  { blockLength: 64, interfaceId: 0, timestampHigh: 1, timestampLow: 2 },
+  '05000000 40000000 00000000 01000000 02000000',
+);
 golden(p.PcapngOption, { code: 2, length: 4 }, '0200 0400');
 
 const TIME = 1_700_000_000_123_456_789n;

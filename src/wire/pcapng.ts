@@ -6,11 +6,16 @@ export const PCAPNG_BLOCK = {
   SECTION_HEADER: 0x0a0d0d0a,
   INTERFACE_DESCRIPTION: 1,
   SIMPLE_PACKET: 3,
+  INTERFACE_STATISTICS: 5,
   ENHANCED_PACKET: 6,
 } as const;
 
 const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
-const OPTION = { END: 0, COMMENT: 1, INTERFACE_NAME: 2, TIMESTAMP_RESOLUTION: 9, TIMESTAMP_OFFSET: 14 } as const;
+const OPTION = {
+  ...{ END: 0, COMMENT: 1, INTERFACE_NAME: 2, INTERFACE_DESCRIPTION: 3, TIMESTAMP_RESOLUTION: 9, TIMESTAMP_OFFSET: 14 },
+} as const;
+/** Options of an interface's statistics, 8 bytes each. */
+const STATISTICS_OPTION = { RECEIVED: 4, DROPPED: 5 } as const;
 /** Options of packet blocks, 4 bytes each. */
 export const PACKET_OPTION = { FLAGS: 2, QUEUE: 6 } as const;
 /** Values of PACKET_OPTION.FLAGS. */
@@ -65,6 +70,14 @@ export const PcapngOption = struct('PCAPNG_OPTION', {
   length: u16(2, 'bytes of value, without padding to 4', { unit: 'bytes' }),
 });
 
+export const PcapngStatistics = struct('PCAPNG_STATISTICS', {
+  blockType: u32(0, 'block', { equals: PCAPNG_BLOCK.INTERFACE_STATISTICS }),
+  blockLength: u32(4, 'whole block', { unit: 'bytes' }),
+  interfaceId: u32(8, 'position of its interface block in the section'),
+  timestampHigh: u32(12, 'time, upper half'),
+  timestampLow: u32(16, "time, lower half, in the interface's unit"),
+});
+
 export const PCAPNG_TABLES = [
   PcapngBlockHeader,
   PcapngSectionHeader,
@@ -72,6 +85,7 @@ export const PCAPNG_TABLES = [
   PcapngEnhancedPacket,
   PcapngSimplePacket,
   PcapngOption,
+  PcapngStatistics,
 ] as const;
 
 const pad4 = (n: number): number => Math.ceil(n / 4) * 4;
@@ -99,22 +113,46 @@ function block(fixedBytes: number, body: Uint8Array, tail: Uint8Array): Uint8Arr
 
 const NONE = new Uint8Array(0);
 
+const text = (value: string): Uint8Array => new TextEncoder().encode(value);
+
 /** Starts a section; interfaces count from 0 again. */
-export function pcapngSection(): Uint8Array<ArrayBuffer> {
-  const bytes = block(PcapngSectionHeader.size, NONE, NONE);
+export function pcapngSection(comment = ''): Uint8Array<ArrayBuffer> {
+  const list = comment === '' ? [] : [[OPTION.COMMENT, text(comment)] as const];
+  const bytes = block(PcapngSectionHeader.size, NONE, options(list));
   PcapngSectionHeader.encodeInto({ blockLength: bytes.length, versionMinor: 0, sectionLength: UNKNOWN_LENGTH }, bytes);
   return bytes;
 }
 
 /** Declares the section's next interface, with nanosecond time stamps. */
-export function pcapngInterface(name: string, linkType: number = LINK_TYPE.ETHERNET): Uint8Array<ArrayBuffer> {
+export function pcapngInterface(
+  name: string,
+  linkType: number = LINK_TYPE.ETHERNET,
+  description = '',
+): Uint8Array<ArrayBuffer> {
   const resolution = [OPTION.TIMESTAMP_RESOLUTION, Uint8Array.of(NANOSECOND_RESOLUTION)] as const;
-  const bytes = block(
-    PcapngInterface.size,
-    NONE,
-    options([[OPTION.INTERFACE_NAME, new TextEncoder().encode(name)], resolution]),
-  );
+  const described = description === '' ? [] : [[OPTION.INTERFACE_DESCRIPTION, text(description)] as const];
+  const list = [[OPTION.INTERFACE_NAME, text(name)] as const, ...described, resolution];
+  const bytes = block(PcapngInterface.size, NONE, options(list));
   PcapngInterface.encodeInto({ blockLength: bytes.length, linkType, snapLength: 0 }, bytes);
+  return bytes;
+}
+
+/** What was seen on an interface up to a time, and how much of it is not in the file. */
+export function pcapngStatistics(
+  interfaceId: number,
+  timestampNs: bigint,
+  received: number,
+  dropped: number,
+): Uint8Array<ArrayBuffer> {
+  const number = (value: number) => new Uint8Array(BigUint64Array.of(BigInt(value)).buffer);
+  const list = options([
+    [STATISTICS_OPTION.RECEIVED, number(received)],
+    [STATISTICS_OPTION.DROPPED, number(dropped)],
+  ]);
+  const bytes = block(PcapngStatistics.size, NONE, list);
+  const timestampHigh = Number(timestampNs >> 32n);
+  const timestampLow = Number(timestampNs & 0xffffffffn);
+  PcapngStatistics.encodeInto({ blockLength: bytes.length, interfaceId, timestampHigh, timestampLow }, bytes);
   return bytes;
 }
 
@@ -126,7 +164,7 @@ export function pcapngPacket(
   originalLength = data.length,
   comment = '',
 ): Uint8Array<ArrayBuffer> {
-  const list = comment === '' ? [] : [[OPTION.COMMENT, new TextEncoder().encode(comment)] as const];
+  const list = comment === '' ? [] : [[OPTION.COMMENT, text(comment)] as const];
   const bytes = block(PcapngEnhancedPacket.size, data, options(list));
   PcapngEnhancedPacket.encodeInto(
     {

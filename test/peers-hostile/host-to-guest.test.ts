@@ -100,8 +100,9 @@ async function run(row: HostRow): Promise<void> {
 
 /** Sends in flight when the device failed: as many as there are, but counted. */
 function abandoned(before: Record<string, number>): Record<string, number> {
-  const { sendsAbandoned } = moved(before);
-  return sendsAbandoned === undefined ? {} : { sendsAbandoned };
+  const { sendsAbandoned = 0, txAbandoned = 0 } = moved(before);
+  assert.ok(txAbandoned >= sendsAbandoned, 'a send is at least one packet');
+  return { ...(sendsAbandoned > 0 ? { sendsAbandoned } : {}), ...(txAbandoned > 0 ? { txAbandoned } : {}) };
 }
 
 async function runAttach(row: AttachRow): Promise<void> {

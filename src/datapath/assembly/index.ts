@@ -1,7 +1,7 @@
 // The compiled data path: what src/datapath/datapath.ts declares.
 export { forwardChecksum, forwardEcho, forwardMac, forwardMacSwap, forwardMake, forwardSwap5 } from './forward';
-export { guestAbandon, guestFlush, guestLent, guestPoll } from './guest-receive';
 export { appendChain } from './chain';
+export { guestAbandon, guestFlush, guestLent, guestPoll } from './guest-receive';
 export { portReceive, portSend, portStage } from './guest-port';
 export { guestSend } from './guest-send';
 export { handlePut, handleTake } from './handle-ring';

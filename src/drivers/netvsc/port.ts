@@ -405,11 +405,12 @@ export class NetvscPort implements PortDriver {
     // Hosts deliver more than they are asked for (facts/hyper-v-host.md 4.4), and know no lists.
     if (!promiscuous) options |= PORT_OPTION.MAC_FILTER;
     if (!promiscuous && !allMulticast) options |= PORT_OPTION.GROUP_FILTER;
-    const lists = { macs: [this.mac, ...this.#macs], groups: this.#groups, vlans: this.#vlans };
-    await this.#channels.setFilter(this.#filters.write(lists), options);
     const everything = promiscuous || this.#macs.length > 0 || !this.#hostHasMac;
     const groups = allMulticast || this.#groups.length > 0 ? ALL_MULTICAST : 0;
+    // First, since it can be refused.
     await this.#work(this.#device.setPacketFilter(everything ? PROMISCUOUS : DIRECTED | BROADCAST | groups));
+    const lists = { macs: [this.mac, ...this.#macs], groups: this.#groups, vlans: this.#vlans };
+    await this.#channels.setFilter(this.#filters.write(lists), options);
   }
 
   #event(event: NetvscEvent): void {

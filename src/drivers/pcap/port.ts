@@ -1,5 +1,5 @@
 // The control half of net_pcap: files, buffers, and what is told of them.
-import { closeSync, fchmodSync, fstatSync, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { RX_OFFLOAD, TX_OFFLOAD } from '../../ethdev/constants.js';
 import type { Devargs } from '../../ethdev/devargs.js';
 import type { PortDriver } from '../../ethdev/driver.js';
@@ -10,14 +10,19 @@ import { read64 } from '../../memory/cells64.js';
 import { CAPTURE_FAILURE_BYTES, CAPTURE_READ, CAPTURE_WRITE } from '../../memory/layout-captures.js';
 import { errorName } from '../../memory/os/libc.js';
 import { MAX_CAPTURED_BYTES } from '../../wire/pcap.js';
-import { CAPTURE_PACKET_MAX, type CaptureFormat, captureStart } from '../capture-packet.js';
+import {
+  CAPTURE_PACKET_MAX,
+  type CaptureFormat,
+  captureStart,
+  createCaptureFile,
+  SNAP_MIN,
+} from '../capture-packet.js';
 import { QUEUES_MAX, usualInfo, VirtualPort } from '../virtual-port.js';
 import { CaptureFile, type PcapRxDescription, READ_BYTES } from './rx.js';
 import { flushCapture, type PcapTxDescription } from './tx.js';
 
 const ARGUMENTS = ['rx_pcap', 'tx_pcap', 'infinite_rx', 'pace', 'snaplen', 'keep_time'];
 const WRITE_BYTES = 1 << 20;
-const SNAP_MIN = 64;
 const SPEED_MAX = 1_000_000;
 const SEGMENTS_MAX = 65_535;
 const FLUSH_MS = 1000;
@@ -183,7 +188,7 @@ export class PcapPort extends VirtualPort implements PortDriver {
   #addSink(path: string): void {
     const { arena } = this.context;
     const format = path.endsWith('.pcapng') ? 'pcapng' : 'pcap';
-    const fd = openSync(path, 'w', 0o600);
+    const fd = createCaptureFile(path);
     const cells = arena.reserve(`${this.device} tx`, CAPTURE_WRITE.bytes);
     const bytes = WRITE_BYTES + CAPTURE_PACKET_MAX;
     const sink = {
@@ -195,7 +200,6 @@ export class PcapPort extends VirtualPort implements PortDriver {
       said: false,
     } as const;
     this.#sinks.push({ ...sink });
-    if (fstatSync(fd).isFile()) fchmodSync(fd, 0o600); // it may have been there
     const start = captureStart(format, this.device);
     arena.u8.set(start, sink.buffer);
     const values = { fd, buffer: sink.buffer, capacity: bytes, used: start.length };

@@ -68,7 +68,7 @@ export class SharedRingPort extends VirtualPort implements PortDriver, SessionOw
   }
 
   useLocks(rx: readonly number[], tx: readonly number[]): void {
-    this.#locks = [...rx, ...tx];
+    this.#locks = [...new Set([...rx, ...tx])]; // a port around this one may have fewer
   }
 
   override async start(): Promise<void> {
