@@ -5,6 +5,7 @@ import type { Devargs } from '../ethdev/devargs.js';
 import type { DriverContext } from '../ethdev/driver.js';
 import { PortError, type PortErrorCode } from '../ethdev/errors.js';
 import type { LinkStatus } from '../ethdev/types.js';
+import { type Arena, ArenaError } from '../memory/arena.js';
 import { VNET_RX } from '../memory/layout-sockets.js';
 import { OsError } from '../memory/os/libc.js';
 import { type InterfaceState, NetworkInterface } from '../memory/os/netlink.js';
@@ -15,7 +16,7 @@ import { setVnetMtu } from './vnet-tx.js';
 
 const ETHERNET = 1; // ARPHRD_ETHER
 /** Ethernet header and a tag. */
-export const FRAME_BYTES = 18;
+const FRAME_BYTES = 18;
 /** The longest packet that the kernel hands over: 64 KiB of IP packet. */
 export const LARGE_BYTES = 65_535 + FRAME_BYTES;
 
@@ -52,16 +53,23 @@ export function vnetOptions(offloads: number): number {
   return bits.reduce((options, [asked, option]) => (asked ? options | option : options), 0);
 }
 
+/** Gives regions back; 0 = none. */
+export function releaseAll(arena: Arena, addresses: readonly number[]): void {
+  for (const address of addresses) if (address !== 0) arena.release(address);
+}
+
 /** A system call's failure as the user should read it. `right`: what EPERM means. */
 export function portError(device: string, what: string, error: unknown, right: string): PortError {
   if (error instanceof PortError) return error;
-  if (!(error instanceof OsError)) return new PortError('EINVAL', device, (error as Error).message, { cause: error });
-  if (error.code === 'ENODEV') return new PortError('ENODEV', device, `${what}: there is none`, { cause: error });
-  if (error.code === 'EPERM' || error.code === 'EACCES')
-    return new PortError('EPERM', device, `${what}: not allowed, it needs ${right} (root, or a user namespace)`);
+  const { code, message } = error as NodeJS.ErrnoException; // OsErrors have a code, too
+  const made = (as: PortErrorCode, problem: string) =>
+    new PortError(as, device, `${what}: ${problem}`, { cause: error });
+  if (error instanceof ArenaError) return made('ENOMEM', message);
+  if (error instanceof OsError && code === 'ENODEV') return made('ENODEV', 'there is none');
+  if (code === 'EPERM' || code === 'EACCES')
+    return made('EPERM', `not allowed, it needs ${right} (root, or a user namespace)`);
   const same: readonly PortErrorCode[] = ['EINVAL', 'EBUSY', 'ENOMEM', 'EEXIST'];
-  const code = same.find((name) => name === error.code) ?? (error.code === 'EOPNOTSUPP' ? 'ENOTSUP' : 'EIO');
-  return new PortError(code, device, `${what}: ${error.message}`, { cause: error });
+  return made(same.find((name) => name === code) ?? (code === 'EOPNOTSUPP' ? 'ENOTSUP' : 'EIO'), message);
 }
 
 export abstract class InterfacePort extends VirtualPort {
@@ -126,6 +134,11 @@ export abstract class InterfacePort extends VirtualPort {
   }
 
   override link(): LinkStatus {
+    this.#look(); // the control thread may be busy
+    return this.#link();
+  }
+
+  #link(): LinkStatus {
     return {
       up: !this.#removed && this.#state!.running,
       speedMbps: this.#speedMbps,
@@ -142,6 +155,10 @@ export abstract class InterfacePort extends VirtualPort {
   }
 
   tick(_nowMs: number): void {
+    this.#look();
+  }
+
+  #look(): void {
     const news = this.#removed ? undefined : this.#interface?.news();
     if (news === 'removed') this.left();
     else if (news === 'changed') this.#refresh();
@@ -154,9 +171,9 @@ export abstract class InterfacePort extends VirtualPort {
 
   protected gone(reason: string): void {
     if (this.#removed) return;
-    const wasUp = this.link().up;
+    const wasUp = this.#link().up;
     this.#removed = true;
-    if (wasUp) this.onEvent?.({ type: 'link', link: this.link() });
+    if (wasUp) this.onEvent?.({ type: 'link', link: this.#link() });
     this.onEvent?.({ type: 'removed', reason });
   }
 
@@ -169,12 +186,12 @@ export abstract class InterfacePort extends VirtualPort {
     }
   }
 
-  /** Buffers have to hold what may come. */
-  protected checkBuffers(queues: number): void {
+  /** Buffers have to hold what may come, and `more` bytes. */
+  protected checkBuffers(queues: number, more = 0): void {
     const { rxOffloads } = this.config!;
     if ((rxOffloads & RX_OFFLOAD.SCATTER) !== 0) return;
     const large = (rxOffloads & RX_OFFLOAD.TCP_LRO) !== 0;
-    const needed = large ? LARGE_BYTES : this.mtu + FRAME_BYTES;
+    const needed = (large ? LARGE_BYTES : this.mtu + FRAME_BYTES) + more;
     for (let queue = 0; queue < queues; queue++) {
       const { pool } = this.rxSetup(queue);
       const room = pool.room - pool.headroom;
@@ -216,7 +233,7 @@ export abstract class InterfacePort extends VirtualPort {
     this.#speedMbps = mbps;
     this.#fullDuplex = fullDuplex;
     this.#autonegotiated = autonegotiated;
-    if (before !== undefined && before.running !== state.running) this.onEvent?.({ type: 'link', link: this.link() });
+    if (before !== undefined && before.running !== state.running) this.onEvent?.({ type: 'link', link: this.#link() });
   }
 
   #try<T>(what: string, work: () => T): T {

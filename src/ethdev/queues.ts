@@ -30,17 +30,20 @@ export interface PortHandle {
 export class RxQueue {
   readonly #u32: Uint32Array;
   readonly #state: number;
+  readonly #wanted: number;
   readonly #impl: RxBurst;
 
   constructor(lcore: Lcore, driver: Driver, handle: QueueHandle) {
     this.#u32 = lcore.arena.u32;
     this.#state = (handle.cells + PORT_QUEUE.at.state) >>> 2;
+    this.#wanted = (handle.cells + PORT_QUEUE.at.wanted) >>> 2;
     this.#impl = driver.openRx(lcore, handle.description);
   }
 
   /** Receives up to `max` packets: their mbufs, the caller's from then on, go to the u32 array at arena address `handles`.
    *  Returns how many; 0 also while the port is stopped. */
   burst(handles: number, max: number): number {
+    if (this.#u32[this.#wanted] !== 0) return 0;
     if (compareExchange(this.#u32, this.#state, READY, BUSY) !== READY) return 0;
     try {
       return this.#impl.burst(handles, max);
@@ -84,11 +87,13 @@ export class RxQueue {
 export class TxQueue {
   readonly #u32: Uint32Array;
   readonly #state: number;
+  readonly #wanted: number;
   readonly #impl: TxBurst;
 
   constructor(lcore: Lcore, driver: Driver, handle: QueueHandle) {
     this.#u32 = lcore.arena.u32;
     this.#state = (handle.cells + PORT_QUEUE.at.state) >>> 2;
+    this.#wanted = (handle.cells + PORT_QUEUE.at.wanted) >>> 2;
     this.#impl = driver.openTx(lcore, handle.description);
   }
 
@@ -97,6 +102,7 @@ export class TxQueue {
   burst(handles: number, count: number): number {
     const u32 = this.#u32;
     const state = this.#state;
+    if (u32[this.#wanted] !== 0) return 0;
     for (let i = 0; compareExchange(u32, state, READY, BUSY) !== READY; i++) {
       if (u32[state] === STOPPED || i === TX_TRIES) return 0;
     }
@@ -120,10 +126,16 @@ export function startQueue(u32: Uint32Array, cells: number): void {
 /** Waits for the burst that may be running, and lets none run from then on. Throws PortError when it does not end. */
 export function stopQueue(u32: Uint32Array, cells: number, where: string): void {
   const state = (cells + PORT_QUEUE.at.state) >>> 2;
+  const wanted = (cells + PORT_QUEUE.at.wanted) >>> 2;
   const began = performance.now();
-  while (compareExchange(u32, state, READY, STOPPED) === BUSY) {
-    if (performance.now() - began > STOP_MS)
-      throw new PortError('ETIMEDOUT', where, `a burst did not end within ${STOP_MS} ms`);
+  store(u32, wanted, 1); // who polls without a pause leaves next to no time between two bursts
+  try {
+    while (compareExchange(u32, state, READY, STOPPED) === BUSY) {
+      if (performance.now() - began > STOP_MS)
+        throw new PortError('ETIMEDOUT', where, `a burst did not end within ${STOP_MS} ms`);
+    }
+  } finally {
+    store(u32, wanted, 0);
   }
 }
 

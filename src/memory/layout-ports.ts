@@ -4,6 +4,7 @@ import { cells } from './cells.js';
 /** A port's queue, as the thread that polls it and the control thread see it. */
 export const PORT_QUEUE = cells('PORT_QUEUE', {
   state: 'u32', // QUEUE_STATE
+  wanted: 'u32', // 1: control code waits for it, no burst begins
 });
 
 /** Only who changes READY to BUSY may use the queue, and puts READY back; control code changes READY to STOPPED. */

@@ -360,3 +360,20 @@ test('net_af_packet: frames beyond the MTU are counted', { skip }, async () => {
     assert.deepEqual([port.stats().oerrors, port.stats().opackets], [1, 2]);
   });
 });
+
+test('net_af_packet: without memory for more queues the old ones go on', { skip }, async () => {
+  await withPort(async (rig, port, peer) => {
+    await rig.start(port);
+    await port.stop();
+    const { arena } = rig.eal;
+    const hog = arena.reserve('hog', arena.free().largest - (1 << 20));
+    await assert.rejects(
+      port.configure({ rxQueues: 2, txQueues: 2 }),
+      fails('ENOMEM', /net_af_packet0: 2 rx and 2 tx queues: .*no room/),
+    );
+    await port.start();
+    peer.send(frameOf(1));
+    assert.deepEqual(numbers(await rig.expect(port, 1)), [1]);
+    arena.release(hog);
+  }, ',qpairs=2');
+});

@@ -31,7 +31,7 @@ import {
   setMembership,
 } from '../../memory/os/packet-socket.js';
 import { parseMac } from '../../wire/address-text.js';
-import { InterfacePort, LARGE_BYTES, portError, VNET_OFFLOADS, vnetOptions } from '../interface-port.js';
+import { InterfacePort, LARGE_BYTES, portError, releaseAll, VNET_OFFLOADS, vnetOptions } from '../interface-port.js';
 import { usualInfo } from '../virtual-port.js';
 import { reserveVnetTx, type VnetTxDescription } from '../vnet-tx.js';
 import { openPacketTx, PacketRx, type PacketRxDescription } from './bursts.js';
@@ -105,23 +105,25 @@ class AfPacketPort extends InterfacePort implements PortDriver {
     const options = { name: this.device, index: this.interface.index, ring, bypass, fanout };
     let rings: RingSocket[] = [];
     const senders: number[] = [];
+    const txCells: number[] = [];
     try {
       this.inNetwork(() => {
         rings = openRings(arena, config.rxQueues, options);
         for (let queue = 0; queue < config.txQueues; queue++) senders.push(openSender(options));
       });
+      for (let queue = 0; queue < config.txQueues; queue++)
+        txCells.push(reserveVnetTx(this.context, `${this.device} ${queue}`, PACKET_HEADER_BYTES, this.mtu));
     } catch (error) {
       for (const socket of rings) socket.close();
       for (const fd of senders) closeSync(fd);
-      throw portError(this.device, 'queues', error, RIGHT);
+      releaseAll(arena, txCells);
+      throw portError(this.device, `${config.rxQueues} rx and ${config.txQueues} tx queues`, error, RIGHT);
     }
     this.#release();
-    await super.configure(config);
     this.#rings = rings;
     this.#senders = senders;
-    this.txCells = senders.map((_, queue) =>
-      reserveVnetTx(this.context, `${this.device} ${queue}`, PACKET_HEADER_BYTES, this.mtu),
-    );
+    this.txCells = txCells;
+    await super.configure(config);
   }
 
   override async start(): Promise<void> {
@@ -219,7 +221,7 @@ class AfPacketPort extends InterfacePort implements PortDriver {
     this.#missedBefore -= this.#missed(); // those of the sockets that go now still count
     for (const socket of this.#rings) socket.close();
     for (const fd of this.#senders) closeSync(fd);
-    for (const address of this.txCells) this.context.arena.release(address);
+    releaseAll(this.context.arena, this.txCells);
     this.#rings = [];
     this.#senders = [];
     this.txCells = [];

@@ -54,19 +54,22 @@ export class RingSocket {
     this.#sizes = ring;
     this.fd = openPacketSocket();
     let mapped = 0;
+    let cells = 0;
     try {
       setDeaf(this.fd, true);
       useVnetHeader(this.fd);
       setReceiveRing(this.fd, ring);
       ignoreOutgoing(this.fd);
       mapped = arena.mapFile(`${name} ring`, this.fd, 0, ring.blockBytes * ring.blockCount);
-      this.cells = arena.reserve(`${name} rx`, PACKET_RING.bytes + SEGMENTS_BYTES);
+      cells = arena.reserve(`${name} rx`, PACKET_RING.bytes + SEGMENTS_BYTES);
       bindPacketSocket(this.fd, index, PACKET_PROTOCOL.ALL);
     } catch (error) {
       if (mapped !== 0) arena.release(mapped);
+      if (cells !== 0) arena.release(cells);
       closeSync(this.fd);
       throw error;
     }
+    this.cells = cells;
     this.#ring = mapped;
     this.#set(ringCell, mapped);
     this.#set(blockBytes, ring.blockBytes);

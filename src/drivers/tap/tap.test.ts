@@ -123,6 +123,13 @@ test('net_tap: an interface that somebody has, one for a single queue', { skip }
     const busy = network.in(() => openTap('busy'));
     rig.atEnd(() => closeSync(busy.fd));
     await assert.rejects(rig.add(network, 'net_tap0', 'iface=busy'), fails('EBUSY', /net_tap0: interface busy: /));
+    await rig.add(network, 'net_tap5', 'iface=ours');
+    await assert.rejects(rig.add(network, 'net_tap6', 'iface=ours'), fails('EBUSY', /ours: somebody else has it open/));
+    network.veth('v0', 'v1');
+    await assert.rejects(
+      rig.add(network, 'net_tap7', 'iface=v0'),
+      fails('EEXIST', /v0: expected a free name, there is/),
+    );
     const single = network.in(() => openTap('single'));
     setTapPersistent(single.fd, true);
     closeSync(single.fd);
@@ -298,10 +305,10 @@ test('net_tap: buffers that are too small are refused at start', { skip }, async
     await rig.configure(port);
     await assert.rejects(
       port.start(),
-      fails('EINVAL', /pool rig: MTU 3000 needs 3018 bytes behind the headroom, or the/),
+      fails('EINVAL', /pool rig: MTU 3000 needs 3019 bytes behind the headroom, or the/),
     );
     await rig.configure(port, { rxOffloads: RX_OFFLOAD.TCP_LRO });
-    await assert.rejects(port.start(), fails('EINVAL', /TCP_LRO needs 65553 bytes/));
+    await assert.rejects(port.start(), fails('EINVAL', /TCP_LRO needs 65554 bytes/));
     await rig.start(port, { rxOffloads: RX_OFFLOAD.SCATTER });
     const bare = rig.eal.createMempool('bare', { count: 8, room: 4096, headroom: 0 });
     await port.stop();
@@ -398,5 +405,27 @@ test('net_tap: flows keep their queue, and different ones take different queues'
       assert.equal(mine.map(({ bytes }) => String.fromCharCode(bytes[42]!)).join(''), '123');
     }
     for (const queue of queues) assert.ok(port.queueStats(queue)!.rx.packets > 0);
+  });
+});
+
+test('net_tap: without memory for more queues the old ones go on', { skip }, async () => {
+  await withRig(async (rig) => {
+    const network = rig.network();
+    const port = await rig.add(network, 'net_tap0', 'iface=tap0');
+    await rig.start(port);
+    const peer = rig.peer(network, 'tap0');
+    await port.stop();
+    const { arena } = rig.eal;
+    const hog = arena.reserve('hog', arena.free().largest - (1 << 20));
+    const more = { rxQueues: 8, txQueues: 8, rxOffloads: RX_OFFLOAD.SCATTER };
+    await assert.rejects(port.configure(more), fails('ENOMEM', /net_tap0: 8 rx and 8 tx queues: .*no room/));
+    await port.start();
+    await until(
+      () => port.link().up,
+      () => 'the link does not come up',
+    );
+    assert.equal(rig.send(port, [rig.mbuf(frameOf(1))]), 1);
+    assert.deepEqual(peer.receive(1).map(numberOf), [1]);
+    arena.release(hog);
   });
 });

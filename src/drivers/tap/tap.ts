@@ -27,7 +27,7 @@ import {
   tapName,
 } from '../../memory/os/tap.js';
 import { parseMac } from '../../wire/address-text.js';
-import { InterfacePort, LARGE_BYTES, portError, VNET_OFFLOADS, vnetOptions } from '../interface-port.js';
+import { InterfacePort, LARGE_BYTES, portError, releaseAll, VNET_OFFLOADS, vnetOptions } from '../interface-port.js';
 import { usualInfo } from '../virtual-port.js';
 import { reserveVnetTx, type VnetTxDescription } from '../vnet-tx.js';
 import { LANDING_AREA_BYTES, openTapTx, TapRx, type TapRxDescription } from './bursts.js';
@@ -58,9 +58,11 @@ class TapPort extends InterfacePort implements PortDriver {
       const { tap, multiQueue } = this.#open(iface);
       this.#fds.push(tap.fd);
       this.#multiQueue = multiQueue;
+      this.attach(tap.name);
+      if (this.interface.tapQueues > 1)
+        throw new PortError('EBUSY', device, `interface ${tap.name}: somebody else has it open`);
       setCarrier(tap.fd, false);
       if (persistent) setTapPersistent(tap.fd, true);
-      this.attach(tap.name);
       this.changeMac(mac);
     } catch (error) {
       for (const fd of this.#fds) closeSync(fd);
@@ -82,26 +84,32 @@ class TapPort extends InterfacePort implements PortDriver {
   }
 
   override async configure(config: FullConfig): Promise<void> {
-    const wanted = Math.max(1, config.rxQueues);
+    const { rxQueues, txQueues, rxOffloads } = config;
+    const { arena } = this.context;
     const { name } = this.interface;
+    const wanted = Math.max(1, rxQueues);
+    const scattered = (rxOffloads & (RX_OFFLOAD.SCATTER | RX_OFFLOAD.TCP_LRO)) !== 0;
     const more: number[] = [];
+    const landings: number[] = [];
+    const txCells: number[] = [];
     try {
       while (this.#fds.length + more.length < wanted)
         more.push(this.inNetwork(() => openTap(name, { multiQueue: true })).fd);
+      for (let queue = 0; queue < rxQueues; queue++)
+        landings.push(scattered ? arena.reserve(`${this.device} ${queue} rx`, LANDING_AREA_BYTES) : 0);
+      for (let queue = 0; queue < txQueues; queue++)
+        txCells.push(reserveVnetTx(this.context, `${this.device} ${queue}`, VNET_HEADER_BYTES, this.mtu));
     } catch (error) {
       for (const fd of more) closeSync(fd);
-      throw portError(this.device, `queue ${this.#fds.length + more.length}`, error, RIGHT);
+      releaseAll(arena, [...landings, ...txCells]);
+      throw portError(this.device, `${rxQueues} rx and ${txQueues} tx queues`, error, RIGHT);
     }
     this.#fds.push(...more);
     for (const fd of this.#fds.splice(wanted)) closeSync(fd);
     this.#release();
-    const { arena } = this.context;
+    this.#landings = landings;
+    this.txCells = txCells;
     await super.configure(config);
-    this.#landings = new Array(config.rxQueues).fill(0);
-    for (let queue = 0; queue < config.txQueues; queue++)
-      this.txCells.push(reserveVnetTx(this.context, `${this.device} ${queue}`, VNET_HEADER_BYTES, this.mtu));
-    if ((config.rxOffloads & (RX_OFFLOAD.SCATTER | RX_OFFLOAD.TCP_LRO)) === 0) return;
-    this.#landings = this.#landings.map((_, queue) => arena.reserve(`${this.device} ${queue} rx`, LANDING_AREA_BYTES));
   }
 
   override setupRx(queue: number, setup: RxQueueSetup): void {
@@ -115,7 +123,7 @@ class TapPort extends InterfacePort implements PortDriver {
 
   override async start(): Promise<void> {
     const { rxQueues, rxOffloads } = this.config!;
-    this.checkBuffers(rxQueues);
+    this.checkBuffers(rxQueues, 1); // a packet that fills the room counts as cut off
     try {
       for (const fd of this.#fds) drainTap(fd);
       setTapOffload(this.#fds[0]!, kernelOffloads(rxOffloads));
@@ -142,7 +150,7 @@ class TapPort extends InterfacePort implements PortDriver {
     const { pool } = this.rxSetup(queue);
     const room = pool.room - pool.headroom;
     const options = vnetOptions(this.config!.rxOffloads);
-    const direct = room >= LARGE_BYTES && pool.headroom >= VNET_HEADER_BYTES;
+    const direct = room > LARGE_BYTES && pool.headroom >= VNET_HEADER_BYTES;
     return {
       ...{ fd: this.#fds[queue]!, counters: this.rxCounters(queue), pool: pool.address, options },
       landing: direct ? 0 : this.#landings[queue]!,
@@ -179,18 +187,26 @@ class TapPort extends InterfacePort implements PortDriver {
   }
 
   #open(name: string): { tap: Tap; multiQueue: boolean } {
+    const refused = (error: unknown) => error instanceof OsError && error.code === 'EINVAL';
     try {
       return { tap: openTap(name, { multiQueue: true }), multiQueue: true };
     } catch (error) {
-      // One that is there already, made for a single queue.
-      if (!(error instanceof OsError) || error.code !== 'EINVAL') throw error;
-      return { tap: openTap(name), multiQueue: false };
+      if (!refused(error)) throw error;
+    }
+    try {
+      return { tap: openTap(name), multiQueue: false }; // one that is there already, made for a single queue
+    } catch (error) {
+      if (!refused(error)) throw error;
+      throw new PortError(
+        'EEXIST',
+        this.device,
+        `interface ${name}: expected a free name, there is one that is no TAP`,
+      );
     }
   }
 
   #release(): void {
-    const { arena } = this.context;
-    for (const address of [...this.#landings, ...this.txCells]) if (address !== 0) arena.release(address);
+    releaseAll(this.context.arena, [...this.#landings, ...this.txCells]);
     this.#landings = [];
     this.txCells = [];
   }

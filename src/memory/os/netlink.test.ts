@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { NetworkInterface } from './netlink.js';
 import { inOpenNetwork, openNetwork } from './netns.js';
 import { noNetworkReason, TestNetwork } from './packet-peer-testing.js';
+import { openTap } from './tap.js';
 
 const skip = noNetworkReason();
 
@@ -27,7 +28,7 @@ test('state of an interface, from another namespace and under another name', { s
     const { minMtu, maxMtu, ...state } = found.state();
     assert.deepEqual(state, {
       ...{ index: found.index, name: 'link0', type: 1, up: false, running: false, mtu: 1500 },
-      ...{ mac: Uint8Array.of(2, 0, 0, 0, 0, 7), txDropped: 0 },
+      ...{ mac: Uint8Array.of(2, 0, 0, 0, 0, 7), txDropped: 0, tapQueues: 0 },
     });
     assert.deepEqual([minMtu, maxMtu], [68, 65_535]);
     network.run('ip link set link0 name other');
@@ -83,6 +84,18 @@ test('more news than the socket holds count as a change', { skip }, () => {
     } finally {
       other.close();
     }
+  });
+});
+
+test('queues of a TAP interface', { skip }, () => {
+  withInterface((network) => {
+    const fds = [1, 2, 3].map(() => network.in(() => openTap('tap0', { multiQueue: true })).fd);
+    const found = network.in(() => new NetworkInterface('tap0'));
+    assert.equal(found.state().tapQueues, 3);
+    closeSync(fds.pop()!);
+    assert.equal(found.state().tapQueues, 2);
+    for (const fd of fds) closeSync(fd);
+    found.close();
   });
 });
 

@@ -10,7 +10,9 @@ const SOCK_NONBLOCK = 0o4000;
 const GROUP_LINK = 1;
 const MESSAGE = { ERROR: 2, NEW_LINK: 16, DEL_LINK: 17, GET_LINK: 18, SET_LINK: 19 } as const;
 const FLAG = { REQUEST: 1, ACKNOWLEDGE: 4 } as const;
-const ATTRIBUTE = { ADDRESS: 1, NAME: 3, MTU: 4, STATS64: 23, MIN_MTU: 50, MAX_MTU: 51 } as const;
+const ATTRIBUTE = { ADDRESS: 1, NAME: 3, MTU: 4, LINK_INFO: 18, STATS64: 23, MIN_MTU: 50, MAX_MTU: 51 } as const;
+const LINK_INFO = { KIND: 1, DATA: 2 } as const;
+const TUN_NUM_QUEUES = 8;
 const HEADER_BYTES = 16; // struct nlmsghdr
 const INFO_BYTES = 16; // struct ifinfomsg
 const IFF_UP = 1;
@@ -42,6 +44,8 @@ export interface InterfaceState {
   readonly mac: Uint8Array;
   /** Packets that it dropped on the way out. */
   readonly txDropped: number;
+  /** Queues of a TAP interface that somebody has attached; 0 = it is none. */
+  readonly tapQueues: number;
 }
 
 /** True for what Linux takes as an interface's name. */
@@ -183,28 +187,48 @@ export class NetworkInterface {
     const state = {
       ...{ index: this.index, name: this.#about, type: view.getUint16(HEADER_BYTES + 2, true) },
       ...{ up: (flags & IFF_UP) !== 0, running: (flags & IFF_UP) !== 0 && (flags & IFF_RUNNING) !== 0 },
-      ...{ mtu: 0, minMtu: 0, maxMtu: 0, mac: new Uint8Array(6), txDropped: 0 },
+      ...{ mtu: 0, minMtu: 0, maxMtu: 0, mac: new Uint8Array(6), txDropped: 0, tapQueues: 0 },
     };
-    for (let at = HEADER_BYTES + INFO_BYTES; at + 4 <= length; ) {
-      const bytes = view.getUint16(at, true);
-      if (bytes < 4 || at + bytes > length) break;
-      const value = at + 4;
-      const size = bytes - 4;
-      const type = view.getUint16(at + 2, true) & 0x3fff;
-      if (type === ATTRIBUTE.NAME) state.name = text(this.#buffer.subarray(value, value + size));
-      else if (type === ATTRIBUTE.ADDRESS && size === 6) state.mac = this.#buffer.slice(value, value + 6);
-      else if (type === ATTRIBUTE.MTU && size === 4) state.mtu = view.getUint32(value, true);
-      else if (type === ATTRIBUTE.MIN_MTU && size === 4) state.minMtu = view.getUint32(value, true);
-      else if (type === ATTRIBUTE.MAX_MTU && size === 4) state.maxMtu = view.getUint32(value, true);
+    for (const { type, at, size } of attributes(view, HEADER_BYTES + INFO_BYTES, length)) {
+      const word = size === 4 ? view.getUint32(at, true) : 0;
+      if (type === ATTRIBUTE.NAME) state.name = this.#text(at, size);
+      else if (type === ATTRIBUTE.ADDRESS && size === 6) state.mac = this.#buffer.slice(at, at + 6);
+      else if (type === ATTRIBUTE.MTU) state.mtu = word;
+      else if (type === ATTRIBUTE.MIN_MTU) state.minMtu = word;
+      else if (type === ATTRIBUTE.MAX_MTU) state.maxMtu = word;
+      else if (type === ATTRIBUTE.LINK_INFO) state.tapQueues = this.#tapQueues(at, at + size);
       else if (type === ATTRIBUTE.STATS64 && size >= (TX_DROPPED + 1) * 8)
-        state.txDropped = Number(view.getBigUint64(value + TX_DROPPED * 8, true));
-      at += (bytes + 3) & ~3;
+        state.txDropped = Number(view.getBigUint64(at + TX_DROPPED * 8, true));
     }
     return state;
   }
+
+  #tapQueues(from: number, to: number): number {
+    const info = [...attributes(this.#view, from, to)];
+    const kind = info.find(({ type }) => type === LINK_INFO.KIND);
+    const data = info.find(({ type }) => type === LINK_INFO.DATA);
+    if (!kind || !data || this.#text(kind.at, kind.size) !== 'tun') return 0;
+    for (const { type, at, size } of attributes(this.#view, data.at, data.at + data.size))
+      if (type === TUN_NUM_QUEUES && size === 4) return this.#view.getUint32(at, true);
+    return 0;
+  }
+
+  #text(at: number, size: number): string {
+    return Buffer.from(this.#buffer.subarray(at, at + size))
+      .toString()
+      .split('\0')[0]!;
+  }
 }
 
-const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString().split('\0')[0]!;
+/** The attributes (struct rtattr) between two places; what does not fit ends them. */
+function* attributes(view: DataView, from: number, to: number) {
+  for (let at = from; at + 4 <= to; ) {
+    const bytes = view.getUint16(at, true);
+    if (bytes < 4 || at + bytes > to) return;
+    yield { type: view.getUint16(at + 2, true) & 0x3fff, at: at + 4, size: bytes - 4 };
+    at += (bytes + 3) & ~3;
+  }
+}
 
 /** `groups`: what to hear of without asking. */
 function openNetlink(groups: number): number {
