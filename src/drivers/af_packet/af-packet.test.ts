@@ -207,6 +207,7 @@ test('net_af_packet: the link follows the interface; down, nothing is taken and 
     assert.deepEqual({ oerrors, ierrors, opackets }, { oerrors: 0, ierrors: 0, opackets: 0 });
     network.run('ip link set p0 up');
     network.waitFor('p0');
+    network.waitFor('w0');
     await until(
       () => port.link().up && rig.send(port, [rig.mbuf(frameOf(3))]) === 1,
       () => 'nothing is taken',
