@@ -1,7 +1,7 @@
 // Offloads of net_netvsc between two ports on our host: checksums and their verdicts, large sends, coalesced receives, chains.
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { ipVerdict, l4Verdict, RX_OFFLOAD, TX_OFFLOAD } from '../../src/ethdev/constants.js';
+import { ipVerdict, l4Verdict, PACKET_TYPE, RX_OFFLOAD, TX_OFFLOAD } from '../../src/ethdev/constants.js';
 import type { Eal } from '../../src/ethdev/eal.js';
 import type { Mempool } from '../../src/ethdev/mempool.js';
 import type { Port } from '../../src/ethdev/port.js';
@@ -170,6 +170,23 @@ for (const [lro, devargs] of [
     });
   });
 }
+
+test('packet types, unless a program does without them', async (t) => {
+  const rig = await pair(t, {});
+  const { mbufs, arena } = rig.eal;
+  for (const packetTypes of [true, false]) {
+    if (!packetTypes) {
+      await rig.b.stop();
+      await startPort(rig.b, rig.pool, { packetTypes });
+    }
+    await send(rig, tcp(rig, 100, 1), 0);
+    await until('it comes', () => rig.b.rxQueue(0).burst(rig.handles, 1) === 1);
+    const mbuf = arena.u32[rig.handles >>> 2]!;
+    const { L2_ETHER, L3_IPV4, L4_TCP } = PACKET_TYPE;
+    assert.equal(mbufs.packetType(mbuf), packetTypes ? L2_ETHER | L3_IPV4 | L4_TCP : 0);
+    mbufs.free(mbuf);
+  }
+});
 
 test('the largest frames: an MTU of 9202 both ways, in chains of 1 KiB', async (t) => {
   const rig = await pair(t, { rxOffloads: RX_OFFLOAD.SCATTER });
