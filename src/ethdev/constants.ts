@@ -1,6 +1,8 @@
 // Numbers of the device API that users see: bits of offloads, hash types and packet types. They are DPDK's own, so that
 // masks like --tx-offloads=0x8000 mean the same.
 
+import { PACKET_FLAG } from '../memory/layout.js';
+
 export const RX_OFFLOAD = {
   VLAN_STRIP: 1 << 0,
   IPV4_CKSUM: 1 << 1,
@@ -56,6 +58,26 @@ export const PACKET_TYPE = {
   L4_NONFRAG: 0x600,
   L4_MASK: 0xf00,
 } as const;
+
+/** What a device says about a checksum of a received packet. NONE: the packet is right, but the checksum is not in it (it came from the
+ *  same machine); who sends the packet on has it filled in by the flags that are set. */
+export type ChecksumVerdict = 'GOOD' | 'BAD' | 'NONE' | 'UNKNOWN';
+
+const { RX_IP_GOOD, RX_IP_BAD, RX_L4_GOOD, RX_L4_BAD } = PACKET_FLAG;
+const { TX_IP_CHECKSUM, TX_TCP_CHECKSUM, TX_UDP_CHECKSUM } = PACKET_FLAG;
+
+/** Of the IPv4 header, from an mbuf's flags. */
+export const ipVerdict = (flags: number): ChecksumVerdict => verdict(flags, RX_IP_GOOD, RX_IP_BAD, TX_IP_CHECKSUM);
+
+/** Of TCP or UDP. */
+export const l4Verdict = (flags: number): ChecksumVerdict =>
+  verdict(flags, RX_L4_GOOD, RX_L4_BAD, TX_TCP_CHECKSUM | TX_UDP_CHECKSUM);
+
+function verdict(flags: number, good: number, bad: number, missing: number): ChecksumVerdict {
+  if ((flags & bad) !== 0) return 'BAD';
+  if ((flags & good) === 0) return 'UNKNOWN';
+  return (flags & missing) !== 0 ? 'NONE' : 'GOOD';
+}
 
 /** Names of the bits of a mask, in the order of the table; what has no name is left out. */
 export function namesOf(bits: Readonly<Record<string, number>>, mask: number): string[] {

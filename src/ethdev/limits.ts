@@ -22,7 +22,8 @@ export function checkedConfig(where: string, info: PortInfo, config: PortConfig)
   checkRss(where, info, rss);
   const rxInterrupts = config.rxInterrupts ?? info.rxInterrupts;
   if (rxInterrupts && !info.rxInterrupts) throw new PortError('ENOTSUP', where, 'rx interrupts: the device has none');
-  return { rxQueues, txQueues, rxOffloads, txOffloads, rss, rxInterrupts };
+  const { packetTypes = true } = config;
+  return { rxQueues, txQueues, rxOffloads, txOffloads, rss, rxInterrupts, packetTypes };
 }
 
 export function checkRss(where: string, info: PortInfo, { types, key }: RssConfig): void {

@@ -61,6 +61,8 @@ export interface PortConfig {
   readonly mtu?: number;
   /** Rx interrupts: queues can wait. Default true where the device has them. */
   readonly rxInterrupts?: boolean;
+  /** Received mbufs say their PACKET_TYPE, where that costs something (default true). */
+  readonly packetTypes?: boolean;
 }
 
 export interface LinkStatus {

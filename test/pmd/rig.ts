@@ -16,6 +16,8 @@ import type { HostCommand, HostThreadData } from './host-thread.js';
 
 export interface HostThread {
   readonly machine: string;
+  /** Of its NICs. */
+  readonly uuids: readonly string[];
   readonly path: string;
   state(): Promise<HostState>;
   rescind(nic: number): Promise<void>;
@@ -63,6 +65,7 @@ export async function hostThread(options: HostThreadOptions = {}): Promise<HostT
   return {
     machine,
     path,
+    uuids: nics.map((_, nic) => nicUuid(machine, nic)),
     before: [],
     state: async () => (await ask({ do: 'state' })) as HostState,
     rescind: async (nic) => void (await ask({ do: 'rescind', nic })),

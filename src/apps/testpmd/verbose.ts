@@ -1,6 +1,6 @@
 // "set verbose": what is received and sent, packet by packet, as DPDK's testpmd prints it. Printed by the thread that forwards.
 import { writeSync } from 'node:fs';
-import { PACKET_TYPE } from '../../ethdev/constants.js';
+import { ipVerdict, l4Verdict, PACKET_TYPE } from '../../ethdev/constants.js';
 import type { LcoreThread } from '../../ethdev/lcore.js';
 import type { Mbufs } from '../../ethdev/mbuf.js';
 import { PACKET_FLAG } from '../../memory/layout.js';
@@ -87,19 +87,16 @@ export function look(b: Uint8Array): Headers {
   return { ...facts, l4: found.protocol === IP_PROTOCOL.TCP ? (b[at + 12]! >>> 4) * 4 : least };
 }
 
-const { RX_IP_GOOD, RX_IP_BAD, RX_L4_GOOD, RX_L4_BAD, RX_COALESCED, VLAN, HASH } = PACKET_FLAG;
+const { RX_COALESCED, VLAN, HASH } = PACKET_FLAG;
 const { IPV4, IPV6, TX_IP_CHECKSUM, TX_TCP_CHECKSUM, TX_UDP_CHECKSUM, TX_TSO } = PACKET_FLAG;
-
-const verdict = (flags: number, good: number, bad: number): string =>
-  (flags & bad) !== 0 ? 'BAD' : (flags & good) !== 0 ? 'GOOD' : 'UNKNOWN';
 
 /** DPDK's names of what a received mbuf's flags say. */
 export function rxFlags(flags: number): string {
   const names: string[] = [];
   if ((flags & VLAN) !== 0) names.push('RX_VLAN');
   if ((flags & HASH) !== 0) names.push('RX_RSS_HASH');
-  names.push(`RX_L4_CKSUM_${verdict(flags, RX_L4_GOOD, RX_L4_BAD)}`);
-  names.push(`RX_IP_CKSUM_${verdict(flags, RX_IP_GOOD, RX_IP_BAD)}`);
+  names.push(`RX_L4_CKSUM_${l4Verdict(flags)}`);
+  names.push(`RX_IP_CKSUM_${ipVerdict(flags)}`);
   if ((flags & VLAN) !== 0) names.push('RX_VLAN_STRIPPED');
   if ((flags & RX_COALESCED) !== 0) names.push('RX_LRO');
   names.push('RX_OUTER_L4_CKSUM_UNKNOWN');

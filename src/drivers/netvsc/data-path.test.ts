@@ -2,7 +2,7 @@
 // what the device arguments mean. Each test of a suspicion is named by its number there.
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { RX_OFFLOAD, TX_OFFLOAD } from '../../ethdev/constants.js';
+import { ipVerdict, l4Verdict, RX_OFFLOAD, TX_OFFLOAD } from '../../ethdev/constants.js';
 import { PACKET_FLAG } from '../../memory/layout.js';
 import { words } from '../../netvsc/fake-host.js';
 import { type FakeRig, type FakeRigOptions, fakeRig, frameTo } from './testing.js';
@@ -337,5 +337,30 @@ test('chains both ways: scatter off drops long frames and counts them', async (t
     for (const mbuf of scatter ? got.slice(1) : got) rig.mbufs.free(mbuf);
     assert.equal(rig.xstat('rx_q0_too_long_packets'), 1);
     await rig.run(rig.port.stop());
+  }
+});
+
+test("checksum verdicts: good, bad, none and unknown, as the host's info says", async (t) => {
+  const rig = await started(t);
+  const [IP_BAD, TCP_BAD, UDP_BAD, TCP_GOOD, UDP_GOOD, IP_GOOD, NO_TCP] = [4, 1, 2, 8, 16, 32, 128];
+  for (const [word, ip, l4] of [
+    [undefined, 'UNKNOWN', 'UNKNOWN'],
+    [0, 'UNKNOWN', 'UNKNOWN'],
+    [IP_GOOD | TCP_GOOD, 'GOOD', 'GOOD'],
+    [IP_GOOD | UDP_GOOD, 'GOOD', 'GOOD'],
+    [IP_BAD, 'BAD', 'UNKNOWN'],
+    [IP_GOOD | TCP_BAD, 'GOOD', 'BAD'],
+    [IP_GOOD | UDP_BAD | UDP_GOOD, 'GOOD', 'BAD'],
+    [IP_GOOD | TCP_GOOD | NO_TCP, 'GOOD', 'NONE'],
+  ] as const) {
+    rig.host.frame(frameTo(rig.port.mac, 80, 1), word === undefined ? new Uint8Array(0) : words(16, 0, 12, word));
+    let got: number[] = [];
+    await rig.until('it comes', () => {
+      got = rig.receive();
+      return got.length > 0;
+    });
+    const flags = rig.mbufs.flags(got[0]!);
+    assert.deepEqual([ipVerdict(flags), l4Verdict(flags)], [ip, l4], `info ${word}`);
+    rig.mbufs.free(got[0]!);
   }
 });

@@ -397,8 +397,8 @@ export class NetvscPort implements PortDriver {
 
   async #applyFilter(): Promise<void> {
     const { promiscuous, allMulticast } = this.#receive;
-    const { rxOffloads = 0 } = this.#config ?? {};
-    let options: number = PORT_OPTION.PACKET_TYPE;
+    const { rxOffloads = 0, packetTypes = true } = this.#config ?? {};
+    let options = packetTypes ? PORT_OPTION.PACKET_TYPE : 0;
     if (rxOffloads & RX_OFFLOAD.RSS_HASH) options |= PORT_OPTION.HASH;
     if (!(rxOffloads & RX_OFFLOAD.VLAN_STRIP)) options |= PORT_OPTION.KEEP_TAG;
     if (rxOffloads & RX_OFFLOAD.VLAN_FILTER) options |= PORT_OPTION.VLAN_FILTER;
