@@ -271,6 +271,14 @@ test('a closed port is gone, a reset one is configured anew', { skip }, async ()
   assert.match(errors, /port-topology=paired and odd forward ports number/);
 });
 
+test('a port that another one is around of is not there by itself', { skip }, async () => {
+  const words = [...EAL, '--vdev', 'net_impair0,port=net_null0', '--', '-i', '--total-num-mbufs=2048'];
+  const { out, errors } = await run(words, ['show port summary all', 'show port info 0', 'start', 'stop', 'quit']);
+  assert.match(out, /Number of available ports: 2\n.*\n1 .* net_null1 .*\n2 .* net_impair0 /);
+  assert.match(errors, /Invalid port 0\n/);
+  assert.match(out, /RX P=1\/Q=0 \(socket 0\) -> TX P=2\/Q=0/);
+});
+
 test('settings: burst, made packets, peers, cores, ports, modes', { skip }, async () => {
   const { out, errors } = await interactive(
     ...['set burst 64', 'set burst 600', 'set burst 0', 'set txpkts 64,128', 'show config txpkts', 'set txpkts 7'],
