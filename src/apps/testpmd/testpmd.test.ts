@@ -1,11 +1,15 @@
 // testpmd in this process, on net_null: commands one after the other, and what is printed.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import path from 'node:path';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PortError } from '../../ethdev/errors.js';
 import { affinity } from '../../memory/os/process.js';
 import { Interrupted } from '../interrupt.js';
+import { packageRoot } from '../package-info.js';
 import { testpmd } from './testpmd.js';
 import { ValueError } from './values.js';
 
@@ -172,6 +176,21 @@ test('without -i it forwards until a signal or a key ends it', { skip }, async (
     assert.equal(/\nSignal received, preparing to exit...\n/.test(conversation.out), how === 'signal');
     assert.match(conversation.out, /Telling cores to stop...\n[\s\S]*Accumulated forward[\s\S]*Bye...\n$/);
   }
+});
+
+test('Ctrl-C ends the program with statistics, in order', { skip }, async (t) => {
+  const main = path.join(packageRoot(), 'dist/src/cli/main.js');
+  const child = spawn(process.execPath, [main, 'testpmd', ...EAL, '--', '--stats-period=1', '--total-num-mbufs=2048']);
+  t.after(() => child.kill('SIGKILL'));
+  let out = '';
+  child.stdout.on('data', (chunk) => {
+    out += chunk;
+    if (/NIC statistics for port 1/.test(out)) child.kill('SIGINT');
+  });
+  const [code] = await once(child, 'close');
+  assert.equal(code, 0);
+  assert.match(out, /Signal received, preparing to exit...\nTelling cores to stop...\n[\s\S]*Accumulated forward/);
+  assert.match(out, /\nBye...\n$/);
 });
 
 test('streams over several queues, by queue, and the counters of each', { skip }, async () => {
