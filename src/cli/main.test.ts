@@ -33,6 +33,12 @@ for (const [words, expected] of [
   ['guest --machine m --nic x --echo 10.0.0.1', /a number from 0 on, or a UUID/],
   ['guest --machine m --queues 65 --echo 10.0.0.1', /a whole number from 1 to 64/],
   ['guest --machine m --tap t0 --echo 10.0.0.1', /cannot be used with/],
+  ['testpmd --bogus', /EAL: Unknown option '--bogus'/],
+  ['testpmd --vdev net_bogus0', /net_bogus0: no driver for it/],
+  ['testpmd -- --bogus', /unknown option --bogus/],
+  ['testpmd -- --burst=0', /option --burst: expected a whole number 1 to 512, got "0"/],
+  ['testpmd -- --nb-cores', /option --nb-cores: expected a value/],
+  ['example bogus', /expected one of hello, .*balancer, got "bogus"/],
   ['devbind frobnicate', /unknown command 'frobnicate'/],
   ['devbind set-override eth0', /missing required argument 'driver'/],
   ['devbind unset-override', /missing required argument 'device'/],
@@ -52,6 +58,15 @@ for (const [words, expected] of [
     assert.equal(lines.length, 1, stderr);
   });
 }
+
+test("testpmd's help is its own, before and behind --", () => {
+  for (const words of [['--help'], ['--', '--help'], ['-l', '0', '--', '-h']]) {
+    const { status, stdout } = run('testpmd', ...words);
+    assert.equal(status, 0);
+    for (const part of ['EAL options:', 'testpmd options:', '--vdev NAME', '--nb-cores=N'])
+      assert.ok(stdout.includes(part), part);
+  }
+});
 
 test('version and help', () => {
   const { version } = JSON.parse(readFileSync(path.join(packageRoot(), 'package.json'), 'utf8'));

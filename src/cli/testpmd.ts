@@ -22,28 +22,26 @@ Example, two ports that discard what they are sent:
 `;
 
 export function addTestpmd(program: Command): void {
-  program
+  const command = program
     .command(NAME)
     .description("forwards packets between ports of the poll-mode API, as DPDK's testpmd")
-    .helpOption(false)
     .allowUnknownOption()
     .argument('[words...]')
     .action(async () => {
       // The words as they were typed: commander would take "--" and options out.
       const words = process.argv.slice(process.argv.indexOf(NAME) + 1);
-      const { eal, own } = splitWords(words);
-      const asked = eal.some((word) => word === '-h' || word === '--help');
-      if (asked || parseTestpmdOptions(own).help) {
-        process.stdout.write(usage());
-        return;
-      }
-      await run(words);
+      if (parseTestpmdOptions(splitWords(words).own).help) process.stdout.write(usage());
+      else await run(words);
     });
+  command.helpInformation = usage;
 }
 
 async function run(words: readonly string[]): Promise<void> {
   const interrupt = onInterrupt(() => {});
   const terminal = { input: process.stdin, output: process.stdout };
+  // Nobody reads any more (a pipe to head, a closed terminal): an end in order, in silence.
+  for (const stream of [process.stdout, process.stderr])
+    stream.on('error', () => void process.emit('SIGHUP', 'SIGHUP'));
   try {
     await testpmd(words, { out: processOutput, terminal, interrupt });
   } finally {

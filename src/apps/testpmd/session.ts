@@ -84,7 +84,7 @@ export class Session {
       const rest = { checksums: 0, tsoSegment: 0, keepAddresses: false, shown: undefined };
       this.ports.set(port.id, { port, stale: true, rxOffloads, txOffloads, ...rest });
     }
-    this.forwardPorts = options.portList ?? [...this.ports.keys()];
+    this.forwardPorts = options.portList ?? this.open.map(({ port }) => port.id);
     this.portCount = options.ports ?? this.forwardPorts.length;
     this.peers = new Map(options.peers);
   }
@@ -94,15 +94,15 @@ export class Session {
     return this.eal.workers.map((lcore) => this.eal.options.cpus[lcore]!);
   }
 
-  /** Ports that are not closed. */
+  /** Ports that are not closed, and not in the hands of a port around them. */
   get open(): TestPort[] {
-    return [...this.ports.values()].filter(({ port }) => port.state !== 'closed');
+    return [...this.ports.values()].filter(({ port }) => port.state !== 'closed' && port.state !== 'taken');
   }
 
   /** An open port; otherwise says so, as testpmd does. */
   find(id: number): TestPort | undefined {
-    const found = this.ports.get(id);
-    if (found && found.port.state !== 'closed') return found;
+    const found = this.open.find(({ port }) => port.id === id);
+    if (found) return found;
     this.out.complain(`Invalid port ${id}`);
     return undefined;
   }

@@ -1,11 +1,15 @@
 // testpmd in this process, on net_null: commands one after the other, and what is printed.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import path from 'node:path';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PortError } from '../../ethdev/errors.js';
 import { affinity } from '../../memory/os/process.js';
 import { Interrupted } from '../interrupt.js';
+import { packageRoot } from '../package-info.js';
 import { testpmd } from './testpmd.js';
 import { ValueError } from './values.js';
 
@@ -174,6 +178,21 @@ test('without -i it forwards until a signal or a key ends it', { skip }, async (
   }
 });
 
+test('Ctrl-C ends the program with statistics, in order', { skip }, async (t) => {
+  const main = path.join(packageRoot(), 'dist/src/cli/main.js');
+  const child = spawn(process.execPath, [main, 'testpmd', ...EAL, '--', '--stats-period=1', '--total-num-mbufs=2048']);
+  t.after(() => child.kill('SIGKILL'));
+  let out = '';
+  child.stdout.on('data', (chunk) => {
+    out += chunk;
+    if (/NIC statistics for port 1/.test(out)) child.kill('SIGINT');
+  });
+  const [code] = await once(child, 'close');
+  assert.equal(code, 0);
+  assert.match(out, /Signal received, preparing to exit...\nTelling cores to stop...\n[\s\S]*Accumulated forward/);
+  assert.match(out, /\nBye...\n$/);
+});
+
 test('streams over several queues, by queue, and the counters of each', { skip }, async () => {
   const conversation = new Conversation([...EAL, '--', '-i', '--rxq=2', '--txq=2', '--total-num-mbufs=4096']);
   conversation.type('set flush_rx off', 'start');
@@ -269,6 +288,14 @@ test('a closed port is gone, a reset one is configured anew', { skip }, async ()
   assert.match(out, /MTU: 1400\nMinimum MTU: 68\n/);
   assert.match(out, /ports=1 - cores=1 - streams=1/);
   assert.match(errors, /port-topology=paired and odd forward ports number/);
+});
+
+test('a port that another one is around of is not there by itself', { skip }, async () => {
+  const words = [...EAL, '--vdev', 'net_impair0,port=net_null0', '--', '-i', '--total-num-mbufs=2048'];
+  const { out, errors } = await run(words, ['show port summary all', 'show port info 0', 'start', 'stop', 'quit']);
+  assert.match(out, /Number of available ports: 2\n.*\n1 .* net_null1 .*\n2 .* net_impair0 /);
+  assert.match(errors, /Invalid port 0\n/);
+  assert.match(out, /RX P=1\/Q=0 \(socket 0\) -> TX P=2\/Q=0/);
 });
 
 test('settings: burst, made packets, peers, cores, ports, modes', { skip }, async () => {

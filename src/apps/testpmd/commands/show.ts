@@ -64,9 +64,9 @@ function showHash(session: Session, id: number, withKey: boolean): void {
 async function showQueue(session: Session, words: Words): Promise<void> {
   const rx = words.text(0) === 'rxq';
   const [id, queue] = [words.number(1), words.number(2)];
-  const test = session.ports.get(id);
+  const test = session.open.find(({ port }) => port.id === id);
   const what = `Failed to retrieve information for port: ${id}, ${rx ? 'RX' : 'TX'} queue: ${queue}`;
-  if (!test || test.port.state === 'closed') {
+  if (!test) {
     session.out.complain(`${what}\nerror desc: No such device(-19)`);
     return;
   }
