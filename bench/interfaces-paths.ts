@@ -16,7 +16,10 @@ export const addresses = (index: number) => ({
   4: [`10.90.${index}.1`, `10.90.${index}.2`] as const,
   6: [`fd00:90:${index}::1`, `fd00:90:${index}::2`] as const,
 });
-export const NETWORK: Readonly<Record<Path['name'], number>> = { netvsc: 0, node: 1, testpmd: 2 };
+export const NETWORK: Readonly<Record<Path['name'], number>> = {
+  ...{ netvsc: 0, node: 1, testpmd: 2 },
+  ...{ 'ours net_tap': 3, 'testpmd net_tap': 4, 'ours net_af_packet': 5, 'testpmd net_af_packet': 6 },
+};
 
 export interface NetvscPath extends Path {
   readonly name: 'netvsc';
@@ -85,38 +88,51 @@ export async function openNodeForwarder(interfaces: Interfaces): Promise<Path> {
   };
 }
 
-/** dpdk-testpmd between two net_tap ports; it polls all the time, so it is stopped while others are measured. */
-export async function openTestpmd(interfaces: Interfaces): Promise<Path> {
-  const { left, right } = interfaces;
+/** dpdk-testpmd in an agent's namespace, forwarding between two virtual devices; it polls all the time. Rejects with Skip. */
+export async function spawnTestpmd(
+  interfaces: Interfaces,
+  { pid }: Agent,
+  vdevs: readonly string[],
+): Promise<ChildProcess> {
   if (spawnSync('dpdk-testpmd', ['--version']).error) throw new Skip('no dpdk-testpmd on the PATH');
   const core = cores();
+  const prefix = `${interfaces.machine}-${vdevs[0]!.replace(/\W.*/, '')}`;
   const words = [
     ...['-l', [...new Set([core.path, core.load])].join(','), `--main-lcore=${core.load}`],
-    ...['--no-huge', '-m', '512', '--no-pci', '--no-shconf', '--no-telemetry', `--file-prefix=${interfaces.machine}`],
-    ...['--vdev', 'net_tap0,iface=pmd0', '--vdev', 'net_tap1,iface=pmd1'],
+    ...['--no-huge', '-m', '512', '--no-pci', '--no-shconf', '--no-telemetry', `--file-prefix=${prefix}`],
+    ...vdevs.flatMap((vdev) => ['--vdev', vdev]),
     // 512 MiB do not hold the mbufs that it takes by default (facts/performance.md 4).
     ...['--', '--forward-mode=io', '--total-num-mbufs=16384', '--auto-start'],
   ];
   // Its output is heard line by line, not when its buffer is full.
-  const child = inNetwork(left.pid, () =>
+  const child = inNetwork(pid, () =>
     spawn('stdbuf', ['-oL', 'dpdk-testpmd', ...words], { stdio: ['pipe', 'pipe', 'pipe'] }),
   );
   interfaces.atEnd(async () => {
     await end(child);
-    rmSync(`/var/run/dpdk/${interfaces.machine}`, { recursive: true, force: true });
+    rmSync(`/var/run/dpdk/${prefix}`, { recursive: true, force: true });
   });
   await forwarding(child);
-  inside(left, 'ip', 'link', 'set', 'pmd1', 'netns', String(right.pid));
+  return child;
+}
+
+/** A path of that process, stopped while others are measured. */
+export async function testpmdPath(name: Path['name'], child: ChildProcess, left: End, right: End): Promise<Path> {
   const path: Path = {
-    name: 'testpmd',
-    left: await configure(left, 'pmd0', 'testpmd', 0),
-    right: await configure(right, 'pmd1', 'testpmd', 1),
-    threads: threadsOf(child.pid!),
+    ...{ name, left, right, threads: threadsOf(child.pid!) },
     resume: () => void child.kill('SIGCONT'),
     pause: () => void child.kill('SIGSTOP'),
   };
   path.pause();
   return path;
+}
+
+/** dpdk-testpmd between two net_tap ports. */
+export async function openTestpmd(interfaces: Interfaces, name: Path['name'] = 'testpmd'): Promise<Path> {
+  const { left, right } = interfaces;
+  const child = await spawnTestpmd(interfaces, left, ['net_tap0,iface=pmd0', 'net_tap1,iface=pmd1']);
+  inside(left, 'ip', 'link', 'set', 'pmd1', 'netns', String(right.pid));
+  return testpmdPath(name, child, await configure(left, 'pmd0', name, 0), await configure(right, 'pmd1', name, 1));
 }
 
 /** Runs a program in an agent's namespace; returns its output. Throws what it says when it fails. */
@@ -134,7 +150,7 @@ export async function end(child: ChildProcess): Promise<void> {
   await gone;
 }
 
-async function configure(
+export async function configure(
   agent: Agent,
   ifname: string,
   name: Path['name'],

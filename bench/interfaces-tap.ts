@@ -24,15 +24,15 @@ export async function openPaths(interfaces: Interfaces): Promise<{ paths: Path[]
   return { paths, skipped };
 }
 
-interface Rate {
+export interface Rate {
   /** Thousands of packets per second at the right interface, and per second of CPU time of the path's threads. */
   readonly kpps: number;
   readonly kppsOfCpu: number;
 }
 
-async function measure(generator: Generator, path: Path, ms: number): Promise<Rate> {
+export async function measure(generator: Generator, path: Path, ms: number, bytes = BYTES): Promise<Rate> {
   path.resume();
-  const done = generator.blast(path, BYTES, ms + WARM_UP_MS + 50);
+  const done = generator.blast(path, bytes, ms + WARM_UP_MS + 50);
   await sleep(WARM_UP_MS);
   const before = receivedPackets(path.right);
   const cpuBefore = cpuMs(path);
@@ -76,7 +76,7 @@ export function tap(rounds: number): Promise<SuiteResult> {
   });
 }
 
-const medians = (rates: readonly Rate[]): Rate => ({
+export const medians = (rates: readonly Rate[]): Rate => ({
   kpps: median(rates.map(({ kpps }) => kpps)),
   kppsOfCpu: median(rates.map(({ kppsOfCpu }) => kppsOfCpu)),
 });

@@ -22,8 +22,8 @@ interface Report {
   readonly end?: { readonly sum_received?: { readonly bits_per_second: number } };
 }
 
-type Offloads = 'on' | 'off';
-type Family = (typeof FAMILIES)[number];
+export type Offloads = 'on' | 'off';
+export type Family = (typeof FAMILIES)[number];
 
 /** Runs a program in a path's left namespace; resolves to its output. */
 function finished(child: ChildProcess): Promise<string> {
@@ -43,7 +43,7 @@ function finished(child: ChildProcess): Promise<string> {
 }
 
 /** Gbit/s that one connection's receiver got. */
-async function transfer(interfaces: Interfaces, path: Path, family: Family): Promise<number> {
+export async function transfer(interfaces: Interfaces, path: Path, family: Family): Promise<number> {
   const to = addresses(NETWORK[path.name])[family][1];
   const words = ['-c', to, '-p', String(PORT), '-t', String(SECONDS), '-O', String(OMIT_SECONDS), '-J'];
   const server = await openServer(interfaces);
@@ -62,7 +62,7 @@ async function transfer(interfaces: Interfaces, path: Path, family: Family): Pro
 }
 
 /** Sets the offloads of both interfaces; what one does not have stays off. */
-function setOffloads(path: Path, offloads: Offloads): void {
+export function setOffloads(path: Path, offloads: Offloads): void {
   for (const { agent, ifname } of [path.left, path.right]) {
     for (const feature of FEATURES) {
       try {

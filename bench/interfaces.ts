@@ -16,9 +16,12 @@ export interface End {
   readonly mac: string;
 }
 
+/** Two ports of the device API, or two of DPDK's, on interfaces of the kernel. */
+export type PortPath = `${'ours' | 'testpmd'} ${'net_tap' | 'net_af_packet'}`;
+
 /** Something that carries frames between two interfaces. */
 export interface Path {
-  readonly name: 'netvsc' | 'node' | 'testpmd';
+  readonly name: 'netvsc' | 'node' | 'testpmd' | PortPath;
   readonly left: End;
   readonly right: End;
   /** Folders of its threads in /proc. */

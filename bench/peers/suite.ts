@@ -162,6 +162,7 @@ function rowsOf(work: Work, results: ReadonlyMap<GuestName, Figures[]>, hz: numb
     return { work: `${label}: ${name}`, bytes, value: middle(name, value), unit, note: `${cycles}; ${more}` };
   });
   const { peer, value: times } = ratio(value, stepping);
+  if (!Number.isFinite(times)) return rows; // on a busy machine they may not have run at the same time at all
   const whole = stepping ? ratio(({ workNs }) => workNs!, true) : undefined;
   rows.push({
     work: `${label}: ratio`,

@@ -65,6 +65,8 @@ export interface Received {
   readonly flags: number;
   readonly vlanTci: number;
   readonly mss: number;
+  /** PACKET_TYPE. */
+  readonly type: number;
   readonly segments: number;
   readonly queue: number;
   /** Nanoseconds since 1970, 0 = none. */
@@ -136,7 +138,7 @@ export class PortRig {
         const mbuf = arena.u32[(this.#handles >>> 2) + i]!;
         list.push({
           ...{ bytes: mbufs.read(mbuf), flags: mbufs.flags(mbuf), vlanTci: mbufs.vlanTci(mbuf), mss: mbufs.mss(mbuf) },
-          ...{ segments: mbufs.segments(mbuf), queue },
+          ...{ type: mbufs.packetType(mbuf), segments: mbufs.segments(mbuf), queue },
           timestamp: mbufs.timestampHigh(mbuf) * 2 ** 32 + mbufs.timestampLow(mbuf),
         });
       }

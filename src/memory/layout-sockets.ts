@@ -44,7 +44,8 @@ export const PACKET_RING = cells('PACKET_RING', {
   segment: 'u32', // address of its next segment
   segmentStride: 'u32',
   segmentLength: 'u32', // address of that one's length
-  segmentFlags: 'u32', // PACKET_FLAG, l4Offset, vlanTci, tag that goes into the data (0 = none) of all of them
+  segmentFlags: 'u32', // PACKET_FLAG, packetType, l4Offset, vlanTci, tag that goes into the data (0 = none) of all of them
+  segmentType: 'u32',
   segmentL4: 'u32',
   segmentTci: 'u32',
   segmentTag: 'u32',

@@ -5,7 +5,7 @@ import { portOf, startEal, startHost, startPort, until } from './rig.js';
 
 test('packets from port to port, counters, stop and start', async (t) => {
   const host = await startHost(t);
-  const eal = await startEal(t, host, '-m', '16');
+  const eal = await startEal(host, '-m', '16');
   const [a, b] = [portOf(eal, host, 0), portOf(eal, host, 1)];
   const pool = eal.createMempool('mbufs', { count: 2048 });
   for (const port of [a, b]) await startPort(port, pool);

@@ -19,6 +19,8 @@ export interface HostThread {
   readonly path: string;
   state(): Promise<HostState>;
   rescind(nic: number): Promise<void>;
+  /** What is done before a test's host ends, the last one first. */
+  readonly before: (() => Promise<void>)[];
   /** Ends the host, orderly. */
   end(): Promise<void>;
   /** Ends the thread where it is. */
@@ -34,7 +36,13 @@ export interface HostThreadOptions {
 /** Ends with the test. */
 export async function startHost(t: TestContext, options: HostThreadOptions = {}): Promise<HostThread> {
   const host = await hostThread(options);
-  t.after(() => host.end());
+  t.after(async () => {
+    try {
+      for (const action of host.before.reverse()) await action();
+    } finally {
+      await host.end();
+    }
+  });
   return host;
 }
 
@@ -55,6 +63,7 @@ export async function hostThread(options: HostThreadOptions = {}): Promise<HostT
   return {
     machine,
     path,
+    before: [],
     state: async () => (await ask({ do: 'state' })) as HostState,
     rescind: async (nic) => void (await ask({ do: 'rescind', nic })),
     async end() {
@@ -71,14 +80,10 @@ export async function hostThread(options: HostThreadOptions = {}): Promise<HostT
 }
 
 /** An environment with that machine's devices. It is closed before the host ends. */
-export async function startEal(
-  t: TestContext,
-  host: HostThread,
-  ...words: string[]
-): Promise<Eal & { lines: string[] }> {
+export async function startEal(host: HostThread, ...words: string[]): Promise<Eal & { lines: string[] }> {
   const lines: string[] = [];
   const eal = await initEal(['--machine', host.machine, ...words], { log: (line) => lines.push(line) });
-  t.after(() => eal.close());
+  host.before.push(() => eal.close());
   return Object.assign(eal, { lines });
 }
 

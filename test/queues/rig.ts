@@ -214,7 +214,7 @@ const addresses = (flow: number) => [10, 0, flow >>> 8, flow & 255, 10, 1, 2, 3]
 const ports = (flow: number) => [0x10 + (flow >>> 4), flow & 255, 0, 80];
 
 /** TCP over IPv4, except that negative flows are of a type that nothing hashes. */
-function packetBytes(from: Uint8Array, to: Uint8Array, flow: number, number: number): Uint8Array {
+export function packetBytes(from: Uint8Array, to: Uint8Array, flow: number, number: number): Uint8Array {
   const bytes = Buffer.alloc(FRAME_BYTES);
   bytes.set(to, 0);
   bytes.set(from, 6);

@@ -86,6 +86,11 @@ abstract class Engine {
     return count;
   }
 
+  /** With "set verbose": what was found out about the packets of the burst, now that they have been worked on. */
+  protected told(count: number): void {
+    if ((this.u32[(this.#control + verbose) >>> 2]! & VERBOSE_RX) !== 0) this.#printer.worked(this.handles, count);
+  }
+
   /** Sends the first `count` packets of the burst; those that the queue does not take are freed and counted. */
   protected send(count: number): void {
     if ((this.u32[(this.#control + verbose) >>> 2]! & VERBOSE_TX) !== 0)
@@ -166,6 +171,7 @@ class Checksum extends Engine {
     const count = this.receive();
     if (count > 0) {
       this.datapath.forwardChecksum(this.cells, this.handles, count);
+      this.told(count);
       this.send(count);
     }
     return count;

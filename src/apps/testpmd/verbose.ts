@@ -151,6 +151,8 @@ export class PacketPrinter {
   readonly #u8: Uint8Array;
   readonly #pools: ReadonlyMap<number, string>;
   readonly #mode: Mode;
+  /** What checksum forwarding sees in the packets of the burst. */
+  #parsed: string[] = [];
 
   constructor(lcore: LcoreThread, pools: readonly (readonly [number, string])[], mode: Mode) {
     this.#mbufs = lcore.mbufs;
@@ -169,8 +171,14 @@ export class PacketPrinter {
       lines.push(`  ol_flags: ${rxFlags(this.#mbufs.flags(mbuf))}`);
     }
     if (this.#mode === 'icmpecho') for (const mbuf of list) lines.push(this.#asked(port, mbuf));
-    if (this.#mode === 'csum') for (const mbuf of list) lines.push(this.#parsed(port, mbuf));
+    if (this.#mode === 'csum') this.#parsed = list.map((mbuf) => this.#parse(port, mbuf));
     print(lines);
+  }
+
+  /** Checksum forwarding is through with the burst that received() has seen. */
+  worked(handles: number, count: number): void {
+    const list = this.#list(handles, count);
+    print(list.map((mbuf, i) => `${this.#parsed[i] ?? ''}\ntx: flags=${txFlags(this.#mbufs.flags(mbuf))}`));
   }
 
   sent(port: number, queue: number, handles: number, count: number): void {
@@ -211,7 +219,7 @@ export class PacketPrinter {
   }
 
   /** What checksum forwarding sees. */
-  #parsed(port: number, mbuf: number): string {
+  #parse(port: number, mbuf: number): string {
     const b = this.#head(mbuf);
     const { l2, l3 = 0, l4 = 0, protocol } = look(b);
     const flags = rxFlags(this.#mbufs.flags(mbuf));

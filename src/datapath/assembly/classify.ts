@@ -11,8 +11,9 @@ import { toeplitz } from './toeplitz';
 // Values of ethdev's PACKET_TYPE, which are DPDK's.
 const L2_ETHER: u32 = 0x1;
 const L2_ARP: u32 = 0x3;
-const L2_VLAN: u32 = 0x6;
-const L2_QINQ: u32 = 0x7;
+export const L2_MASK: u32 = 0xf;
+export const L2_VLAN: u32 = 0x6;
+export const L2_QINQ: u32 = 0x7;
 const L3_IPV4: u32 = 0x10;
 const L3_IPV4_EXT: u32 = 0x30;
 const L3_IPV6: u32 = 0x40;
@@ -55,7 +56,7 @@ export function countKind(kinds: u32, data: u32, bytes: u32, by: u64): void {
 }
 
 /** PACKET_TYPE of the packet that parseHead() saw last (`ip`: its result). */
-function packetType(data: u32, bytes: u32, ip: bool): u32 {
+export function packetType(data: u32, bytes: u32, ip: bool): u32 {
   if (bytes < 14) return 0;
   const outer = load16(data + 12);
   const layer2 = outer == 0x8100 ? L2_VLAN : outer == 0x88a8 ? L2_QINQ : outer == 0x0806 ? L2_ARP : L2_ETHER;

@@ -1,11 +1,11 @@
 // Receive rings of packet sockets, TPACKET_V3 (linux/if_packet.h): the kernel fills blocks with packets and hands over whole
 // blocks. What a block says is read once and checked; packets are copied out, so that a block goes back when it is read.
-import { copyBytes } from './copy';
+import { L2_MASK, L2_QINQ, L2_VLAN } from './classify';
 import * as L from './generated';
 import { family } from './headers';
 import { freeChain, take as takeBuffer } from './pool';
 import { segment } from './segment';
-import { data, flags, HEADER, l4Offset, length, mss, putCells, settle, TAG, take, vlanTci } from './vnet';
+import { data, flags, HEADER, l4Offset, length, mss, putCells, settle, TAG, take, typeOfPacket, vlanTci } from './vnet';
 import { FILLED, fillChain, NO_BUFFER } from './vnet-burst';
 
 // struct tpacket_block_desc.
@@ -82,6 +82,12 @@ export function packetWaiting(ring: u32): u32 {
   return atomic.load<u32>(block + BLOCK_STATUS) & STATUS_USER;
 }
 
+/** PACKET_TYPE of the packet that take() read, with a tag that goes into its data. */
+function taggedType(tag: u32): u32 {
+  const type = typeOfPacket();
+  return tag == 0 ? type : (type & ~L2_MASK) | (tag >>> 16 == 0x8100 ? L2_VLAN : L2_QINQ);
+}
+
 @inline
 function time(seconds: u32, nanoseconds: u32): u64 {
   return <u64>seconds * 1_000_000_000 + <u64>nanoseconds;
@@ -104,6 +110,7 @@ function cut(ring: u32, tag: u32, options: u32, stamp: u64): bool {
   store<u32>(ring, stride, L.PACKET_RING_SEGMENT_STRIDE);
   store<u32>(ring, lengths, L.PACKET_RING_SEGMENT_LENGTH);
   store<u32>(ring, kept, L.PACKET_RING_SEGMENT_FLAGS);
+  store<u32>(ring, taggedType(tag), L.PACKET_RING_SEGMENT_TYPE);
   store<u32>(ring, l4Offset + (tag == 0 ? 0 : TAG), L.PACKET_RING_SEGMENT_L4);
   store<u32>(ring, vlanTci, L.PACKET_RING_SEGMENT_TCI);
   store<u32>(ring, tag, L.PACKET_RING_SEGMENT_TAG);
@@ -121,6 +128,7 @@ function takeSegment(ring: u32, mbuf: u32, options: u32): bool {
   if (!fill(ring, mbuf, at, load<u32>(lengthAt), load<u32>(ring, L.PACKET_RING_SEGMENT_TAG), options)) return false;
   store<u32>(mbuf, load<u32>(ring, L.PACKET_RING_SEGMENT_FLAGS), L.MBUF_FLAGS);
   store<u32>(mbuf, load<u32>(ring, L.PACKET_RING_SEGMENT_TCI), L.MBUF_VLAN_TCI);
+  store<u32>(mbuf, load<u32>(ring, L.PACKET_RING_SEGMENT_TYPE), L.MBUF_PACKET_TYPE);
   store<u32>(mbuf, load<u32>(ring, L.PACKET_RING_SEGMENT_L4), L.MBUF_L4_OFFSET);
   if (options & L.VNET_RX_TIMESTAMP) store<u64>(mbuf, load<u64>(ring, L.PACKET_RING_SEGMENT_TIME), L.MBUF_TIMESTAMP);
   return true;
@@ -187,6 +195,7 @@ function deliver(ring: u32, mbuf: u32, at: u32, mac: u32, captured: u32, whole: 
   settle(options);
   if (!fill(ring, mbuf, data, length, tag, options)) return false;
   putCells(mbuf);
+  store<u32>(mbuf, taggedType(tag), L.MBUF_PACKET_TYPE);
   if (stripped) {
     store<u32>(mbuf, load<u32>(mbuf, L.MBUF_FLAGS) | L.PACKET_FLAG_VLAN, L.MBUF_FLAGS);
     store<u32>(mbuf, tci, L.MBUF_VLAN_TCI);

@@ -4,7 +4,7 @@ import { copyBytes } from './copy';
 import * as L from './generated';
 import { store16 } from './headers';
 import { freeChain, take as takeBuffer } from './pool';
-import { chainToVnet, data, HEADER, length, mbufToVnet, putCells, settle, TAG, take } from './vnet';
+import { chainToVnet, data, HEADER, length, mbufToVnet, putCells, settle, TAG, take, typeOfPacket } from './vnet';
 
 const BORROWED: u32 = L.PACKET_FLAG_EXTERNAL | L.PACKET_FLAG_INDIRECT;
 /** The longest packet: 64 KiB of IP behind Ethernet and two tags. */
@@ -68,7 +68,10 @@ export function vnetScatter(mbuf: u32, header: u32, bytes: u32, options: u32): u
   if (!take(header, bytes, options)) return TOO_LONG;
   settle(options);
   const result = fillChain(mbuf, data, length, 0, options);
-  if (result == FILLED) putCells(mbuf);
+  if (result == FILLED) {
+    putCells(mbuf);
+    store<u32>(mbuf, typeOfPacket(), L.MBUF_PACKET_TYPE);
+  }
   return result;
 }
 

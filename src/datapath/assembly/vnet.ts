@@ -10,6 +10,7 @@ import {
   transportVerdict,
   udpBytes,
 } from './checksum';
+import { packetType } from './classify';
 import { chainGather, frameGather } from './frame';
 import {
   FRAGMENT_ADDRESS,
@@ -31,6 +32,7 @@ import {
   MBUF_L4_OFFSET,
   MBUF_MSS,
   MBUF_PACKET_LENGTH,
+  MBUF_PACKET_TYPE,
   MBUF_SEGMENTS,
   MBUF_VLAN_TCI,
   NO_SECTION,
@@ -53,7 +55,7 @@ import {
   VNET_RX_TCP_CHECKSUM,
   VNET_RX_UDP_CHECKSUM,
 } from './generated';
-import { family, fragment, ipEnd, l3, l4, load16, missing, parse, PROTOCOL_TCP, PROTOCOL_UDP, protocol, store16 } from './headers';
+import { family, fragment, IP_NONE, ipEnd, l3, l4, load16, missing, parse, PROTOCOL_TCP, PROTOCOL_UDP, protocol, store16 } from './headers';
 
 export const HEADER: u32 = 12;
 export const TAG: u32 = 4;
@@ -189,6 +191,11 @@ export function putCells(mbuf: u32): void {
   store<u32>(mbuf, l4Offset, MBUF_L4_OFFSET);
 }
 
+/** PACKET_TYPE of the packet that take() read. */
+export function typeOfPacket(): u32 {
+  return packetType(data, length, family != IP_NONE);
+}
+
 /** The packet lies in the mbuf's own data room. */
 @inline
 function putMbuf(mbuf: u32): void {
@@ -209,6 +216,7 @@ export function vnetReceive(mbuf: u32, bytes: u32, options: u32): u32 {
   if (!take(load<u32>(mbuf, MBUF_DATA) - HEADER, bytes, options)) return 0;
   settle(options);
   putMbuf(mbuf);
+  store<u32>(mbuf, typeOfPacket(), MBUF_PACKET_TYPE);
   return 1;
 }
 

@@ -127,6 +127,20 @@ test('net_af_packet: only what is addressed to it, unless it is promiscuous', { 
   });
 });
 
+test('net_af_packet: multicast addresses are the interface’s as long as the port is open', { skip }, async () => {
+  await withPort(async (rig, port, _peer, network) => {
+    await rig.start(port);
+    const has = (mac: string) => network.run('ip maddress show dev p0').includes(mac);
+    const [first, second] = ['01:00:5e:00:00:55', '01:00:5e:00:00:56'];
+    await port.setMulticast([first]);
+    assert.deepEqual([has(first), has(second)], [true, false]);
+    await port.setMulticast([second]);
+    assert.deepEqual([has(first), has(second)], [false, true]);
+    await port.close();
+    assert.deepEqual([has(first), has(second)], [false, false]);
+  });
+});
+
 test('net_af_packet: what it sends it does not receive, and what came while it was stopped neither', {
   skip,
 }, async () => {

@@ -13,7 +13,8 @@ import { RX_OFFLOAD } from '../../ethdev/constants.js';
 import type { Devargs } from '../../ethdev/devargs.js';
 import type { Driver, DriverContext, PortDriver } from '../../ethdev/driver.js';
 import { PortError } from '../../ethdev/errors.js';
-import type { BasicStats, PortConfig, PortInfo, ReceiveFilter } from '../../ethdev/types.js';
+import type { FullConfig } from '../../ethdev/limits.js';
+import type { BasicStats, PortInfo, ReceiveFilter } from '../../ethdev/types.js';
 import { PACKET_RING, VNET_RX } from '../../memory/layout-sockets.js';
 import { pageBytes } from '../../memory/os/mman.js';
 import { isInterfaceName } from '../../memory/os/netlink.js';
@@ -29,6 +30,7 @@ import {
   setDeaf,
   setMembership,
 } from '../../memory/os/packet-socket.js';
+import { parseMac } from '../../wire/address-text.js';
 import { InterfacePort, LARGE_BYTES, portError, VNET_OFFLOADS, vnetOptions } from '../interface-port.js';
 import { usualInfo } from '../virtual-port.js';
 import { reserveVnetTx, type VnetTxDescription } from '../vnet-tx.js';
@@ -61,6 +63,7 @@ class AfPacketPort extends InterfacePort implements PortDriver {
   readonly #control: number;
   #promiscuous = false;
   #allMulticast = false;
+  #groups: readonly string[] = [];
   #rings: RingSocket[] = [];
   #senders: number[] = [];
   /** Of sockets that are closed, and at the last reset. */
@@ -87,11 +90,16 @@ class AfPacketPort extends InterfacePort implements PortDriver {
     return usualInfo('net_af_packet', this.device, {
       ...{ maxRxQueues: qpairs, maxTxQueues: qpairs, minMtu, maxMtu: maxMtu || 65_535, maxRxPacketBytes: LARGE_BYTES },
       ...{ rxOffloads: rx | RX_OFFLOAD.TIMESTAMP, txOffloads: tx, maxTxSegments: 255 },
-      ...{ speedsMbps: [this.link().speedMbps], rxInterrupts: true, linkEvents: true, softwareFilters: ['mac'] },
+      ...{
+        speedsMbps: [this.link().speedMbps].filter((mbps) => mbps > 0),
+        rxInterrupts: true,
+        linkEvents: true,
+        softwareFilters: ['mac'],
+      },
     });
   }
 
-  override async configure(config: Required<Omit<PortConfig, 'mtu'>>): Promise<void> {
+  override async configure(config: FullConfig): Promise<void> {
     const { arena } = this.context;
     const { ring, bypass, fanout } = this.#args;
     const options = { name: this.device, index: this.interface.index, ring, bypass, fanout };
@@ -154,6 +162,24 @@ class AfPacketPort extends InterfacePort implements PortDriver {
     await super.setFilter(filter);
     for (const { cells } of this.#rings)
       Atomics.store(this.context.arena.u32, (cells + PACKET_RING.at.options) >>> 2, this.#options());
+  }
+
+  async setGroups(macs: readonly string[]): Promise<void> {
+    const { index } = this.interface;
+    const set = (mac: string, on: boolean) =>
+      setMembership(this.#control, index, MEMBERSHIP.MULTICAST, on, parseMac(mac)!);
+    const added: string[] = [];
+    try {
+      for (const mac of macs.filter((one) => !this.#groups.includes(one))) {
+        set(mac, true);
+        added.push(mac);
+      }
+    } catch (error) {
+      for (const mac of added) set(mac, false);
+      throw portError(this.device, 'multicast address', error, RIGHT);
+    }
+    for (const mac of this.#groups) if (!macs.includes(mac)) set(mac, false);
+    this.#groups = macs;
   }
 
   rxQueue(queue: number): PacketRxDescription {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { PACKET_TYPE } from '../../ethdev/constants.js';
 import { MBUF, PACKET_FLAG } from '../../memory/layout.js';
 import { PACKET_RING, VNET_RX } from '../../memory/layout-sockets.js';
 import { createPool, poolBytes, poolFree } from '../../memory/pool.js';
@@ -117,6 +118,7 @@ interface Got {
   readonly vlanTci: number;
   readonly l4Offset: number;
   readonly mss: number;
+  readonly type: number;
   readonly timestamp: bigint;
 }
 
@@ -133,7 +135,7 @@ function receive(max: number): Got[] {
     assert.equal(segments, cell(mbuf, 'segments'));
     return {
       ...{ bytes: Uint8Array.from(parts), flags: cell(mbuf, 'flags'), vlanTci: cell(mbuf, 'vlanTci') },
-      ...{ l4Offset: cell(mbuf, 'l4Offset'), mss: cell(mbuf, 'mss') },
+      ...{ l4Offset: cell(mbuf, 'l4Offset'), mss: cell(mbuf, 'mss'), type: cell(mbuf, 'packetType') },
       timestamp: view.getBigUint64(mbuf + MBUF.at.timestamp, true),
     };
   });
@@ -150,6 +152,13 @@ const frame = (n: number, bytes: number): Uint8Array => {
   made.set([0x88, 0xb5, n >> 8, n & 255], 12);
   return made;
 };
+
+function typeOf({ family, protocol, ipOptions }: PacketSpec, outer?: number): number {
+  const { L2_ETHER, L2_VLAN, L2_QINQ, L3_IPV4, L3_IPV4_EXT, L3_IPV6, L3_IPV6_EXT, L4_TCP, L4_UDP } = PACKET_TYPE;
+  const layer2 = outer === undefined ? L2_ETHER : outer === 0x8100 ? L2_VLAN : L2_QINQ;
+  const layer3 = family === 4 ? (ipOptions > 0 ? L3_IPV4_EXT : L3_IPV4) : ipOptions > 0 ? L3_IPV6_EXT : L3_IPV6;
+  return layer2 | layer3 | (protocol === 6 ? L4_TCP : L4_UDP);
+}
 
 test('packets of any sizes, blocks of any fill, bursts of any length: each once, in order, blocks given back', () => {
   fc.assert(
@@ -194,6 +203,7 @@ test('tags: into vlanTci, or back into the data; only 802.1Q has a cell', () => 
       assert.equal((got!.flags & VLAN) !== 0, tag !== undefined && !inData);
       assert.equal(got!.vlanTci, tag !== undefined && !inData ? tag.tci : 0);
       assert.equal(got!.l4Offset, p.l4 + (inData ? 4 : 0));
+      assert.equal(got!.type, typeOf(spec, inData ? tag.tpid : undefined));
       if (stamps) assert.equal(got!.timestamp, 1_000_001_000n);
     }),
   );
@@ -228,7 +238,7 @@ test('large packets are cut where the program does not take them: the segments a
         const inData = tag !== undefined && tag.tpid !== 0x8100;
         const shift = inData ? 4 : 0;
         const payload: number[] = [];
-        for (const { bytes, flags, vlanTci, l4Offset, timestamp } of got) {
+        for (const { bytes, flags, vlanTci, l4Offset, type, timestamp } of got) {
           u8.set(bytes, guard);
           assert.equal(datapath.checksumVerify(guard, bytes.length), 1);
           assert.ok(bytes.length <= p.payloadAt + shift + mss);
@@ -237,6 +247,7 @@ test('large packets are cut where the program does not take them: the segments a
           assert.equal(flags, familyFlags(p) | verdict | (tag !== undefined && !inData ? VLAN : 0));
           assert.equal(vlanTci, tag !== undefined && !inData ? tag.tci : 0);
           assert.equal(l4Offset, p.l4 + shift);
+          assert.equal(type, typeOf(spec, inData ? tag.tpid : undefined));
           assert.equal(timestamp, 1_000_001_000n);
         }
         assert.deepEqual(Uint8Array.from(payload), p.bytes.subarray(p.payloadAt));

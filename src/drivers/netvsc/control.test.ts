@@ -1,7 +1,7 @@
 // Control calls: suspicions 17 to 24 of reading DPDK's driver (facts/dpdk.md 2.13), and that ours does better; grants, filters,
-// events, the end of a host. Each test of a suspicion is named by its number there; what they say about VFs is for their driver.
+// events. Each test of a suspicion is named by its number there; what they say about VFs is for their driver.
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { RSS_TYPE, RX_OFFLOAD, TX_OFFLOAD } from '../../ethdev/constants.js';
 import { PortError } from '../../ethdev/errors.js';
 import type { LinkStatus } from '../../ethdev/types.js';
@@ -407,97 +407,4 @@ test('VLAN filter and tags: only with the offload, untagged and priority tags pa
   await rig.run(rig.port.vlanFilter(100, false));
   assert.deepEqual(await tags(), [4095, 0, 0x6000, -1]);
   await assert.rejects(rig.run(rig.port.vlanFilter(4096, true)), /VLAN: expected 0 to 4095, got 4096/);
-});
-
-async function removed(t: TestContext, rig: FakeRig, end: () => void, reason: RegExp): Promise<void> {
-  let told = '';
-  rig.port.on('removed', (why) => {
-    told = why;
-  });
-  end();
-  await rig.until('the port is told', () => told !== '');
-  assert.match(told, reason);
-  assert.equal(rig.port.state, 'removed');
-  assert.deepEqual(rig.receive(), []);
-  const mbuf = rig.mbuf(frameTo(PEER, 60, 1));
-  assert.equal(rig.send([mbuf]), 0);
-  rig.mbufs.free(mbuf);
-  assert.equal(rig.pool.available, rig.pool.count, 'sends in flight came back');
-  await assert.rejects(rig.run(rig.port.start()), (error: PortError) => error.code === 'ENODEV');
-  t.diagnostic(told);
-}
-
-test('the host goes away: the port is told why, packets in flight come back as errors', async (t) => {
-  const rig = await fakeRig(t, { devargs: 'tx_copybreak=0' });
-  await rig.start();
-  rig.host.holdSends = true;
-  assert.equal(rig.send([rig.mbuf(frameTo(PEER, 60, 1)), rig.mbuf(frameTo(PEER, 60, 2))]), 2);
-  await rig.turns(3);
-  await removed(t, rig, () => rig.host.rescind(), /running: the host is gone/);
-  assert.equal(rig.port.stats().oerrors, 2);
-});
-
-test('a burst finds the ring corrupt: the control thread tells of it', async (t) => {
-  const rig = await fakeRig(t);
-  await rig.start();
-  const ring = rig.bus.pairs[0]!.offer.toGuest;
-  await removed(
-    t,
-    rig,
-    () => {
-      rig.arena.u32[ring.control >>> 2] = 0xffff_fff8;
-      assert.deepEqual(rig.receive(), []);
-    },
-    /ring corrupt: INVALID_POINTER/,
-  );
-});
-
-test('nobody polls: requests are answered, packets wait up to the number of descriptors, more are counted as missed', async (t) => {
-  const rig = await fakeRig(t);
-  await rig.start({}, 16);
-  for (let i = 0; i < 20; i++) rig.host.frame(frameTo(rig.port.mac, 60 + i, i));
-  await rig.run(rig.port.setPromiscuous(true)); // reads the ring for its answer
-  assert.equal(rig.port.rxQueueCount(0), 16);
-  assert.equal(rig.port.stats().imissed, 4);
-  rig.host.frame(frameTo(rig.port.mac, 100, 0));
-  const got: number[] = [];
-  await rig.until('all came', () => {
-    got.push(...rig.frames(0, 5).map(({ length }) => length));
-    return got.length === 17;
-  });
-  assert.deepEqual(got, [...Array.from({ length: 16 }, (_, i) => 60 + i), 100]);
-  assert.equal(rig.port.stats().ipackets, 17);
-});
-
-test('a sender that never receives gets its completions; what comes meanwhile waits, then is missed', async (t) => {
-  const rig = await fakeRig(t);
-  await rig.start({}, 32);
-  for (let i = 0; i < 40; i++) rig.host.frame(frameTo(rig.port.mac, 60, i));
-  let sent = 0;
-  await rig.until('a thousand are sent', () => {
-    const mbuf = rig.mbuf(frameTo(PEER, 600, sent));
-    if (rig.send([mbuf]) === 1) sent++;
-    else rig.mbufs.free(mbuf);
-    return sent === 1000;
-  });
-  assert.equal(rig.port.rxQueueCount(0), 32);
-  assert.equal(rig.port.stats().imissed, 8);
-});
-
-test('what came before a stop or another MTU is handed out after it, and nothing is sent twice or lost', async (t) => {
-  const rig = await fakeRig(t);
-  await rig.start();
-  for (let i = 0; i < 10; i++) rig.host.frame(frameTo(rig.port.mac, 60 + i, i));
-  for (let i = 0; i < 10; i++) assert.equal(rig.send([rig.mbuf(frameTo(PEER, 60 + 10 * i, i))]), 1);
-  await rig.run(rig.port.stop());
-  assert.equal(rig.port.stats().opackets, 10);
-  await rig.run(rig.port.setMtu(1400));
-  await rig.run(rig.port.start());
-  assert.deepEqual(
-    rig.frames().map(({ length }) => length),
-    Array.from({ length: 10 }, (_, i) => 60 + i),
-  );
-  assert.equal(rig.host.frames.length, 10);
-  const { ipackets, opackets, imissed } = rig.port.stats();
-  assert.deepEqual({ ipackets, opackets, imissed }, { ipackets: 10, opackets: 10, imissed: 0 });
 });

@@ -14,7 +14,7 @@ const { data, buffer, room, packetLength } = MBUF.at;
 const { FILLED, NO_BUFFER } = VNET_RESULT;
 const EBADFD = ERRNO.EBADFD!;
 /** Packets that are read at once to where they do not stay. */
-const LANDINGS = 8;
+const LANDINGS = 32;
 const LANDING_BYTES = (TAP_PACKET_MAX + 63) & ~63;
 /** Memory for them. */
 export const LANDING_AREA_BYTES: number = LANDINGS * LANDING_BYTES;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { test } from 'node:test';
-import { RX_OFFLOAD, TX_OFFLOAD } from '../../ethdev/constants.js';
+import { PACKET_TYPE, RX_OFFLOAD, TX_OFFLOAD } from '../../ethdev/constants.js';
 import { PortError } from '../../ethdev/errors.js';
 import type { LinkStatus } from '../../ethdev/types.js';
 import { PACKET_FLAG } from '../../memory/layout.js';
@@ -357,6 +357,7 @@ test('net_tap: verdicts on checksums; what the kernel left out is left to the ne
       peer.close();
       const raw = await rig.expect(port, 2, isUdp);
       const asked = rxOffloads !== 0;
+      for (const { type } of raw) assert.equal(type, PACKET_TYPE.L2_ETHER | PACKET_TYPE.L3_IPV4 | PACKET_TYPE.L4_UDP);
       assert.deepEqual(
         raw.map(({ flags }) => flags & (RX_IP_GOOD | RX_L4_GOOD | RX_L4_BAD)),
         asked ? [RX_IP_GOOD | RX_L4_GOOD, RX_IP_GOOD | RX_L4_BAD] : [0, 0],

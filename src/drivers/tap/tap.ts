@@ -11,7 +11,8 @@ import { RX_OFFLOAD } from '../../ethdev/constants.js';
 import type { Devargs } from '../../ethdev/devargs.js';
 import type { Driver, DriverContext, PortDriver, RxQueueSetup } from '../../ethdev/driver.js';
 import { PortError } from '../../ethdev/errors.js';
-import type { BasicStats, PortConfig, PortInfo } from '../../ethdev/types.js';
+import type { FullConfig } from '../../ethdev/limits.js';
+import type { BasicStats, PortInfo } from '../../ethdev/types.js';
 import { OsError } from '../../memory/os/libc.js';
 import { isInterfaceName } from '../../memory/os/netlink.js';
 import {
@@ -67,6 +68,7 @@ class TapPort extends InterfacePort implements PortDriver {
       throw portError(device, `interface ${iface}`, error, RIGHT);
     }
     this.#droppedBefore = this.interface.txDropped;
+    if (iface !== this.interface.name) context.log(`${device}: interface ${this.interface.name}`);
   }
 
   info(): PortInfo {
@@ -79,7 +81,7 @@ class TapPort extends InterfacePort implements PortDriver {
     });
   }
 
-  override async configure(config: Required<Omit<PortConfig, 'mtu'>>): Promise<void> {
+  override async configure(config: FullConfig): Promise<void> {
     const wanted = Math.max(1, config.rxQueues);
     const { name } = this.interface;
     const more: number[] = [];

@@ -43,7 +43,7 @@ export const PACKET_HEADER_BYTES = 10;
 export const FANOUT = { hash: 0, lb: 1, cpu: 2, rollover: 3, rnd: 4, qm: 5 } as const;
 export type FanoutMode = keyof typeof FANOUT;
 /** What an interface is asked to receive as long as the socket is open (PACKET_MR_*). */
-export const MEMBERSHIP = { PROMISCUOUS: 1, ALL_MULTICAST: 2 } as const;
+export const MEMBERSHIP = { MULTICAST: 0, PROMISCUOUS: 1, ALL_MULTICAST: 2 } as const;
 
 const socketCall = declare('int socket(int domain, int type, int protocol)');
 const bindCall = declare('int bind(int fd, uint64 address, uint bytes)');
@@ -116,11 +116,15 @@ export function joinFanout(fd: number, mode: FanoutMode, group?: number): number
   return scratchView.getUint16(0, true);
 }
 
-/** Adds or takes back a MEMBERSHIP of an interface. Throws OsError. */
-export function setMembership(fd: number, index: number, kind: number, on: boolean): void {
+/** Adds or takes back a MEMBERSHIP of an interface, of kind MULTICAST with its address. Throws OsError. */
+export function setMembership(fd: number, index: number, kind: number, on: boolean, address?: Uint8Array): void {
   scratchBytes.fill(0, 0, 16);
   scratchView.setInt32(0, index, true); // struct packet_mreq
   scratchView.setUint16(4, kind, true);
+  if (address) {
+    scratchView.setUint16(6, address.length, true);
+    scratchBytes.set(address, 8);
+  }
   const option = on ? OPTION.ADD_MEMBERSHIP : OPTION.DROP_MEMBERSHIP;
   check(setsockopt(fd, SOL_PACKET, option, scratch.address, 16), 'setsockopt(PACKET_MEMBERSHIP)', `${kind} ${on}`);
 }
