@@ -26,7 +26,8 @@ export const EAL_USAGE = `EAL options:
   -l, --lcores LIST        CPUs to run on, "0-1,3"; the first one is the control thread's (default: the first allowed one)
   -a, --allow DEV[,ARGS]   take only such devices into use: vmbus:UUID or UUID, with device arguments
   -b, --block DEV          do not take that device into use
-  --vdev NAME[,ARGS]       a virtual device: net_ring0, net_null0, net_pcap0, net_af_packet0, net_tap0
+  --vdev NAME[,ARGS]       a virtual device: net_ring0, net_null0, net_pcap0, net_af_packet0, net_tap0; around another
+                           port: net_capture0,port=NAME,file=FILE and net_impair0,port=NAME,loss=0.01
   --machine NAME           devices of that machine's host ("netvsc host")
   --root DIR               devices below DIR: a machine's directory, or / for a Hyper-V guest's own
   -m MB                    packet memory (default 64)`;

@@ -60,7 +60,7 @@ export class Eal {
   readonly options: EalOptions;
   /** The control thread's own lcore: number 0. */
   readonly main: LcoreThread;
-  readonly ports: Port[] = [];
+  readonly #ports: Port[] = [];
   readonly #platform: EalPlatform;
   /** Of the bus. */
   readonly #devices: readonly FoundDevice[];
@@ -132,6 +132,11 @@ export class Eal {
     return eal;
   }
 
+  /** The ports that a program can use: those whose device another port uses are left out, and keep their numbers. */
+  get ports(): readonly Port[] {
+    return this.#ports.filter(({ state }) => state !== 'taken');
+  }
+
   /** The control thread's mbuf functions. */
   get mbufs(): Mbufs {
     return this.main.mbufs;
@@ -162,16 +167,16 @@ export class Eal {
       const known = this.#platform.drivers.map(({ name }) => name).join(', ');
       throw new PortError('ENODEV', device, `no driver for it, expected a name that begins with ${known}`);
     }
-    if (this.ports.some((port) => port.device === device))
+    if (this.#ports.some((port) => port.device === device))
       throw new PortError('EEXIST', device, 'there is a device of that name');
     return this.#add(driver, device, args);
   }
 
   /** The port of that number or device name. Throws PortError ENODEV. */
   port(which: number | string): Port {
-    const found = this.ports.find(({ id, device }) => id === which || device === which);
+    const found = this.#ports.find(({ id, device }) => id === which || device === which);
     if (found) return found;
-    const known = this.ports.map(({ id, device }) => `${id} (${device})`).join(', ') || 'none';
+    const known = this.#ports.map(({ id, device }) => `${id} (${device})`).join(', ') || 'none';
     throw new PortError('ENODEV', `port ${which}`, `there is none, but ${known}`);
   }
 
@@ -186,7 +191,7 @@ export class Eal {
         new PortError('EINVAL', `lcore ${lcore}`, `expected ${this.workers.join(', ') || 'none (option -l)'}`),
       );
     if (this.#workers.has(lcore)) return Promise.reject(new PortError('EBUSY', `lcore ${lcore}`, 'it runs already'));
-    const ports = this.ports.filter(({ state }) => state === 'configured' || state === 'started');
+    const ports = this.#ports.filter(({ state }) => state === 'configured' || state === 'started');
     const address = this.#lcoreMemory[lcore]!;
     this.arena.u8.fill(0, address, address + LCORE_BYTES);
     if (this.#workers.size === 0) Atomics.store(this.arena.u32, this.#stop >>> 2, 0);
@@ -227,7 +232,7 @@ export class Eal {
   async #close(): Promise<void> {
     await this.stopLcores();
     // A port around another one was made after it, and gives it free.
-    for (const port of [...this.ports].reverse()) await port.close();
+    for (const port of [...this.#ports].reverse()) await port.close();
     clearInterval(this.#timer);
     this.main.close();
     this.#memory.release(this.#packets.address);
@@ -258,14 +263,14 @@ export class Eal {
 
   async #add(driver: Driver, device: string, text: string): Promise<Port> {
     const impl = await driver.probe(this.#context, device, new Devargs(text, device));
-    const port = new Port(this.ports.length, device, driver, impl, this.#context);
-    this.ports.push(port);
+    const port = new Port(this.#ports.length, device, driver, impl, this.#context);
+    this.#ports.push(port);
     return port;
   }
 
   #tick(nowMs: number): void {
     if (nowMs - this.#ticked < 0.5) return;
     this.#ticked = nowMs;
-    for (const port of this.ports) port.tick(nowMs);
+    for (const port of this.#ports) port.tick(nowMs);
   }
 }

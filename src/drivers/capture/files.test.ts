@@ -114,6 +114,10 @@ test('a port that is taken over cannot be used by itself, and can again afterwar
   const bench = await TestBench.open(context, ['net_ring0', `net_capture0,port=net_ring0,file=${fileName()}`]);
   const ring = bench.port('net_ring0');
   assert.equal(ring.state, 'taken');
+  assert.deepEqual(
+    bench.eal.ports.map(({ id, device }) => [id, device]),
+    [[1, 'net_capture0']],
+  );
   for (const call of [
     () => ring.configure({ rxQueues: 1, txQueues: 1 }),
     () => ring.start(),
@@ -139,6 +143,7 @@ test('a port that is taken over cannot be used by itself, and can again afterwar
   bench.send(capture, [numbered(1)]);
   await capture.close();
   assert.equal(ring.state, 'probed');
+  assert.equal(bench.eal.ports[0], ring);
   await bench.start('net_ring0');
   bench.send(ring, [numbered(2)]);
   assert.deepEqual(bench.receive(ring).map(numberOf), [2]);
