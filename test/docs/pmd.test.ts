@@ -63,10 +63,12 @@ test('its program forwards', async (t) => {
   });
   t.after(() => child.kill('SIGKILL'));
   let out = '';
-  let interrupt: NodeJS.Timeout | undefined;
+  let interrupted = false;
   child.stdout.on('data', (chunk) => {
     out += chunk;
-    if (/port 1: net_null/.test(out)) interrupt ??= setTimeout(() => child.kill('SIGINT'), 300);
+    if (interrupted || !/port 1: net_null/.test(out)) return;
+    interrupted = true;
+    setTimeout(() => child.kill('SIGINT'), 300);
   });
   const [code] = await once(child, 'close');
   assert.equal(code, 0, out);
