@@ -4,6 +4,9 @@
 import { EventFd } from '../memory/os/eventfd.js';
 import { PollSet } from '../memory/os/poll.js';
 
+/** Whether the last sleep found something at a descriptor. */
+export type Ready = (fd: number) => boolean;
+
 /** Something that a loop polls. */
 export interface Pollable {
   /** One bounded burst of work; returns how many packets or messages it handled. */
@@ -12,8 +15,9 @@ export interface Pollable {
   tick(nowMs: number): void;
   /** Asks for interrupts before sleeping; false = something came meanwhile, do not sleep. */
   arm(): boolean;
-  /** Back to polling. `signalled` false: none of its descriptors has anything, it need not look at them. */
-  disarm(signalled?: boolean): void;
+  /** Back to polling. `signalled` false: none of its descriptors has anything, it need not look at them. `ready` says which
+   *  ones have; absent: not known. */
+  disarm(signalled?: boolean, ready?: Ready): void;
   /** Longest sleep in ms that it can take at first without being woken, fractions count; absent or undefined = any. */
   sleepMs?(): number | undefined;
   /** Descriptors that wake it. May change between calls. */
@@ -41,6 +45,10 @@ export class PollLoop {
   readonly #wake = new EventFd();
   readonly #polls = new PollSet();
   #watched: readonly number[] = [];
+  /** Per member, how many of #watched are its own; they follow each other. */
+  readonly #shares: number[] = [];
+  /** The member that is stepped first: what woke the loop does not wait for the others. */
+  #first = 0;
   #running = false;
   #lastTick = 0;
   /** How long to poll without finding anything before sleeping, ms. */
@@ -97,7 +105,7 @@ export class PollLoop {
         for (const member of this.#members) member.tick(now);
       }
       work = 0;
-      for (const member of this.#members) work += member.step();
+      work += this.#step();
       now = performance.now();
       if (work > 0) {
         idleSince = now;
@@ -120,6 +128,19 @@ export class PollLoop {
     else this.#stopped?.();
   };
 
+  /** Every member once, beginning with the first to have been signalled. One may add or remove members. */
+  #step(): number {
+    const members = this.#members;
+    const count = members.length;
+    let work = 0;
+    let at = this.#first < count ? this.#first : 0;
+    for (let i = 0; i < count; i++, at++) {
+      if (at >= members.length) at = 0;
+      if (members.length > 0) work += members[at]!.step();
+    }
+    return work;
+  }
+
   /** False when the time was over before anything came. */
   #sleep(): boolean {
     let quiet = true;
@@ -132,15 +153,27 @@ export class PollLoop {
       this.#sleepMs = woken ? SLEEP_MS : Math.min(this.#sleepMs * 2, SLEEP_MAX_MS);
       if (woken && this.#polls.revents(this.#wake.fd) !== 0) this.#wake.drain();
     }
-    for (const member of this.#members) member.disarm(!quiet || (woken && this.#signalled(member)));
+    if (quiet) this.#disarm();
+    else for (const member of this.#members) member.disarm(true);
     return woken;
   }
 
-  /** Whether the last wait found something at one of its descriptors. */
-  #signalled(member: Pollable): boolean {
-    for (const fd of member.fds()) if (this.#polls.revents(fd) !== 0) return true;
-    return false;
+  /** After a wait. Asks nobody for descriptors again: what comes between a wake-up and the packet counts. */
+  #disarm(): void {
+    const members = this.#members;
+    let first = -1;
+    let at = 1;
+    for (let i = 0; i < members.length; i++) {
+      const end = at + this.#shares[i]!;
+      let signalled = false;
+      for (; at < end; at++) signalled = this.#polls.revents(this.#watched[at]!) !== 0 || signalled;
+      if (signalled && first < 0) first = i;
+      members[i]!.disarm(signalled, this.#ready);
+    }
+    if (first >= 0) this.#first = first;
   }
+
+  readonly #ready: Ready = (fd) => this.#polls.revents(fd) !== 0;
 
   /** What the members ask for at first; more the longer nothing comes, or it would be spinning. */
   #sleepLimit(): number {
@@ -154,7 +187,12 @@ export class PollLoop {
   /** Brings the poll set in line with what the members watch now. */
   #watch(): void {
     const wanted = [this.#wake.fd];
-    for (const member of this.#members) wanted.push(...member.fds());
+    this.#shares.length = 0;
+    for (const member of this.#members) {
+      const fds = member.fds();
+      this.#shares.push(fds.length);
+      wanted.push(...fds);
+    }
     if (wanted.length === this.#watched.length && wanted.every((fd, i) => fd === this.#watched[i])) return;
     for (const fd of this.#watched) this.#polls.remove(fd);
     for (const fd of wanted) this.#polls.add(fd);
