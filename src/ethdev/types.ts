@@ -105,6 +105,17 @@ export interface ReceiveFilter {
   readonly allMulticast: boolean;
 }
 
+/** 'taken': another port uses the device (a capture around it, ...). */
+export type PortState = 'probed' | 'configured' | 'started' | 'taken' | 'removed' | 'closed';
+
+/** What programs listen to: port.on('link', ...). */
+export interface PortEvents {
+  link: [LinkStatus];
+  removed: [reason: string];
+  recovering: [];
+  recovered: [];
+}
+
 export type PortEvent =
   | { readonly type: 'link'; readonly link: LinkStatus }
   /** The device is gone; the port can only be closed. */
