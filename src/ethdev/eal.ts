@@ -7,7 +7,7 @@ import { Devargs } from './devargs.js';
 import type { Driver, DriverContext } from './driver.js';
 import { type EalOptions, parseEalArguments } from './eal-options.js';
 import { PortError } from './errors.js';
-import { LCORE_BYTES, LcoreThread } from './lcore.js';
+import { ANY_CPU, LCORE_BYTES, LcoreThread } from './lcore.js';
 import type { LcoreData } from './lcore-worker.js';
 import type { Mbufs } from './mbuf.js';
 import { Mempool, type MempoolOptions } from './mempool.js';
@@ -53,6 +53,10 @@ export interface EalSettings {
   readonly log?: (line: string) => void;
   /** Without -l every allowed CPU gets an lcore, as in DPDK (default: the first one, the control thread's). */
   readonly allCpus?: boolean;
+  /** So many lcores besides the control thread's, which run where the kernel lets them; -l names the control thread's CPU only. */
+  readonly threads?: number;
+  /** Time between looks at ports of the control thread, ms (default 1). What the host says on its own is seen so late. */
+  readonly tickMs?: number;
 }
 
 export class Eal {
@@ -111,15 +115,17 @@ export class Eal {
       fds: () => [],
     });
     // For programs that run no loop in this thread.
-    this.#timer = setInterval(() => this.#tick(performance.now()), 1);
+    this.#timer = setInterval(() => this.#tick(performance.now()), settings.tickMs ?? 1);
     this.#timer.unref();
   }
 
   /** Reads EAL options, probes bus devices, then virtual ones, in this order. Throws PortError; nothing is left then. */
   static async init(words: readonly string[], platform: EalPlatform, settings: EalSettings = {}): Promise<Eal> {
     const allowed = affinity();
-    const options = parseEalArguments(words, settings.allCpus ? allowed : allowed.slice(0, 1));
-    const foreign = options.cpus.find((cpu) => !allowed.includes(cpu));
+    const given = parseEalArguments(words, settings.allCpus ? allowed : allowed.slice(0, 1));
+    const anywhere = new Array<number>(settings.threads ?? 0).fill(ANY_CPU);
+    const options = settings.threads === undefined ? given : { ...given, cpus: [given.cpus[0]!, ...anywhere] };
+    const foreign = given.cpus.find((cpu) => !allowed.includes(cpu));
     if (foreign !== undefined)
       throw new PortError('EINVAL', 'EAL', `-l: CPU ${foreign} is none of those allowed (${allowed.join(', ')})`);
     const eal = new Eal(options, platform, settings);
@@ -170,6 +176,16 @@ export class Eal {
     if (this.#ports.some((port) => port.device === device))
       throw new PortError('EEXIST', device, 'there is a device of that name');
     return this.#add(driver, device, args);
+  }
+
+  /** Probes the device of a port anew that is gone or closed; the new port has the number of the old one. Throws PortError. */
+  async renew(port: Port): Promise<Port> {
+    await port.close();
+    const { driver, device, id } = port;
+    const args = this.options.allow?.find((spec) => spec.device === device)?.args ?? '';
+    const impl = await driver.probe(this.#context, device, new Devargs(args, device));
+    this.#ports[id] = new Port(id, device, driver, impl, this.#context);
+    return this.#ports[id];
   }
 
   /** The port of that number or device name. Throws PortError ENODEV. */

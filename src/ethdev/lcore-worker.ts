@@ -4,13 +4,14 @@ import { Arena } from '../memory/arena.js';
 import { linuxSystem } from '../memory/os/mman.js';
 import { setAffinity } from '../memory/os/process.js';
 import type { Driver } from './driver.js';
-import { LcoreThread } from './lcore.js';
+import { ANY_CPU, LcoreThread } from './lcore.js';
 import type { PortHandle } from './queues.js';
 
 /** What Eal.launch hands over. */
 export interface LcoreData {
   readonly memory: WebAssembly.Memory;
   readonly lcore: number;
+  /** Number, or ANY_CPU. */
   readonly cpu: number;
   readonly address: number;
   readonly stop: number;
@@ -22,7 +23,7 @@ export interface LcoreData {
 }
 
 async function main(setup: LcoreData): Promise<unknown> {
-  setAffinity([setup.cpu]);
+  if (setup.cpu !== ANY_CPU) setAffinity([setup.cpu]);
   const arena = Arena.attach(setup.memory, linuxSystem);
   const { drivers } = (await import(setup.drivers)) as { drivers: readonly Driver[] };
   const { lcore, ports, stop } = setup;

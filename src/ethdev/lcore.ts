@@ -15,6 +15,9 @@ const RESERVE_BYTES = 8 << 20;
 const up = (bytes: number) => Math.ceil(bytes / 64) * 64;
 export const LCORE_BYTES: number = up(SCRATCH.END) + up(MBUFS_BYTES) + RESERVE_BYTES;
 
+/** An lcore of no particular CPU. */
+export const ANY_CPU = -1;
+
 /** A port in a thread that does not control it. */
 export class LcorePort {
   readonly id: number;

@@ -24,6 +24,8 @@ export interface PortInfo {
   readonly rssTableEntries: number;
   readonly rssKeyBytes: number;
   readonly maxTxSegments: number;
+  /** Largest packet to be cut that can be sent, with headers (absent: as large as IP packets are). */
+  readonly maxTsoBytes?: number;
   /** Speeds that it may have, Mbit/s. */
   readonly speedsMbps: readonly number[];
   readonly rxInterrupts: boolean;
