@@ -1,6 +1,7 @@
 // A process's environment, in DPDK's sense: memory, threads and ports, made from command-line options. One per program.
-import { Worker } from 'node:worker_threads';
+import { type Transferable, Worker } from 'node:worker_threads';
 import { Arena } from '../memory/arena.js';
+import { EventFd } from '../memory/os/eventfd.js';
 import { linuxSystem } from '../memory/os/mman.js';
 import { affinity, setAffinity } from '../memory/os/process.js';
 import { Devargs } from './devargs.js';
@@ -74,6 +75,8 @@ export class Eal {
   #packetsUsed = 0;
   readonly #stop: number;
   readonly #lcoreMemory: number[] = [];
+  /** By lcore: what wakes its loop. */
+  readonly #wakes: EventFd[] = [];
   readonly #workers = new Map<number, Promise<unknown>>();
   readonly #timer: NodeJS.Timeout;
   #ticked = 0;
@@ -94,10 +97,13 @@ export class Eal {
     this.#memory = bus === undefined ? platform.plainMemory(arena) : bus.memory(arena);
     this.#packets = { address: this.#memory.allocate('packets', bytes), bytes };
     this.#stop = arena.reserve('lcores stop', GRAIN);
-    for (let lcore = 0; lcore < lcores; lcore++) this.#lcoreMemory.push(arena.reserve(`lcore ${lcore}`, LCORE_BYTES));
+    for (let lcore = 0; lcore < lcores; lcore++) {
+      this.#lcoreMemory.push(arena.reserve(`lcore ${lcore}`, LCORE_BYTES));
+      this.#wakes.push(new EventFd());
+    }
     const { drivers } = platform;
     this.main = new LcoreThread({
-      ...{ arena, lcore: 0, memory: this.#lcoreMemory[0]!, drivers, ports: [], stop: this.#stop },
+      ...{ arena, lcore: 0, memory: this.#lcoreMemory[0]!, drivers, ports: [], stop: this.#stop, wakeFd: this.#wakes[0]!.fd },
     });
     const log = settings.log ?? ((line: string) => process.stderr.write(`${line}\n`));
     this.#context = {
@@ -198,9 +204,16 @@ export class Eal {
 
   /**
    * Runs `name` of the module at `url` in lcore `lcore`'s thread: (lcore: LcoreThread, data) => result. Ports that are configured now
-   * can be polled there. Resolves with the result; rejects when the function throws.
+   * can be polled there. Resolves with the result; rejects when the function throws. `transfer`: parts of the data (message ports)
+   * that go over to the thread.
    */
-  launch(lcore: number, url: string | URL, name: string, data?: unknown): Promise<unknown> {
+  launch(
+    lcore: number,
+    url: string | URL,
+    name: string,
+    data?: unknown,
+    transfer: readonly Transferable[] = [],
+  ): Promise<unknown> {
     const cpu = this.options.cpus[lcore];
     if (cpu === undefined || lcore === 0)
       return Promise.reject(
@@ -215,10 +228,10 @@ export class Eal {
       ...{ memory: this.arena.memory, lcore, cpu, address, stop: this.#stop, data },
       drivers: this.#platform.driversUrl,
       ports: ports.map((port) => port.handle()),
-      ...{ module: String(url), main: name },
+      ...{ module: String(url), main: name, wakeFd: this.#wakes[lcore]!.fd },
     };
     // Descriptors come from native calls, of which Node's bookkeeping does not know.
-    const options = { workerData, trackUnmanagedFds: false };
+    const options = { workerData, transferList: [...transfer], trackUnmanagedFds: false };
     const worker = new Worker(new URL('./lcore-worker.js', import.meta.url), options);
     const done = new Promise<unknown>((resolve, reject) => {
       worker.once('message', resolve);
@@ -233,9 +246,15 @@ export class Eal {
     return ended;
   }
 
+  /** Ends the sleep of an lcore's loop: control code of its thread gets a turn. */
+  wake(lcore: number): void {
+    this.#wakes[lcore]?.signal();
+  }
+
   /** Tells all lcores to end, and waits for them. */
   async stopLcores(): Promise<void> {
     Atomics.store(this.arena.u32, this.#stop >>> 2, 1);
+    for (const lcore of this.#workers.keys()) this.wake(lcore);
     await Promise.allSettled([...this.#workers.values()]);
   }
 
@@ -251,6 +270,7 @@ export class Eal {
     for (const port of [...this.#ports].reverse()) await port.close();
     clearInterval(this.#timer);
     this.main.close();
+    for (const wake of this.#wakes) wake.close();
     this.#memory.release(this.#packets.address);
   }
 

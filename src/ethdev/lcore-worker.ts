@@ -15,6 +15,7 @@ export interface LcoreData {
   readonly cpu: number;
   readonly address: number;
   readonly stop: number;
+  readonly wakeFd: number;
   readonly drivers: string;
   readonly ports: readonly PortHandle[];
   readonly module: string;
@@ -26,8 +27,8 @@ async function main(setup: LcoreData): Promise<unknown> {
   if (setup.cpu !== ANY_CPU) setAffinity([setup.cpu]);
   const arena = Arena.attach(setup.memory, linuxSystem);
   const { drivers } = (await import(setup.drivers)) as { drivers: readonly Driver[] };
-  const { lcore, ports, stop } = setup;
-  const thread = new LcoreThread({ arena, lcore, memory: setup.address, drivers, ports, stop });
+  const { lcore, ports, stop, wakeFd } = setup;
+  const thread = new LcoreThread({ arena, lcore, memory: setup.address, drivers, ports, stop, wakeFd });
   try {
     const found = ((await import(setup.module)) as Record<string, unknown>)[setup.main];
     if (typeof found !== 'function') throw new TypeError(`${setup.module} exports no function ${setup.main}`);

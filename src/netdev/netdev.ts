@@ -175,8 +175,8 @@ export class Netdev {
     const sums = has(TCP_CKSUM | UDP_CKSUM);
     const cuts = sums && has(TCP_TSO);
     this.#kernel.setOffloads((sums ? CSUM : 0) | (cuts ? TSO4 | TSO6 | TSO_ECN : 0));
-    const { maxTsoBytes = LARGEST } = this.#device.info();
-    if (cuts) this.#kernel.setGsoLimit(Math.min(LARGEST, maxTsoBytes), GSO_SEGMENTS);
+    const { ipv4 = LARGEST, ipv6 = LARGEST } = this.#device.info().maxTsoBytes ?? {};
+    if (cuts) this.#kernel.setGsoLimit(Math.min(LARGEST, ipv4, ipv6), GSO_SEGMENTS);
   }
 
   #applyLink({ up, speedMbps }: LinkStatus): void {
