@@ -72,6 +72,10 @@ export class Port extends EventEmitter<PortEvents> {
   info(): PortInfo {
     return this.#impl.info();
   }
+  /** The kernel's interface that the port is, if it is one. */
+  get kernel(): PortDriver['kernel'] {
+    return this.#impl.kernel;
+  }
   link(): LinkStatus {
     return this.#impl.link();
   }

@@ -24,6 +24,8 @@ export interface PortInfo {
   readonly rssTableEntries: number;
   readonly rssKeyBytes: number;
   readonly maxTxSegments: number;
+  /** Largest packets for TCP_TSO, headers included; 0 = none of that family. Absent: 65,535. */
+  readonly maxTsoBytes?: { readonly ipv4: number; readonly ipv6: number };
   /** Speeds that it may have, Mbit/s. */
   readonly speedsMbps: readonly number[];
   readonly rxInterrupts: boolean;
