@@ -5,7 +5,7 @@ import * as ppi from '../wire/ppi.js';
 import { TABLES } from '../wire/tables.js';
 import * as layout from './layout.js';
 import { FORWARD_CHECKSUM, FORWARD_LAYOUTS } from './layout-forward.js';
-import { SOCKET_LAYOUTS, VNET_RX } from './layout-sockets.js';
+import { IOV_MAX, SOCKET_LAYOUTS, VNET_RX } from './layout-sockets.js';
 
 const upper = (name: string) =>
   name
@@ -42,6 +42,7 @@ export function assemblyConstants(): string {
   emit('HEAD_BYTES', layout.HEAD_BYTES);
   emit('SHARED_RING_DATA', layout.SHARED_RING_DATA);
   emit('SHARED_SLOT_BYTES', layout.SHARED_SLOT_BYTES);
+  emit('IOV_MAX', IOV_MAX);
   emit('DEFAULT_SCRATCH', layout.DEFAULT_SCRATCH);
   for (const [name, value] of Object.entries(ppi)) {
     if (typeof value === 'number') emit(name, value);
