@@ -1,11 +1,13 @@
 // npm run bench [-- SUITE...] [--rounds N] [--json]: figures of this machine, medians over several rounds, beside the
 // goals of the project. Suites: datapath (default); tap, tcp, latency (root; interfaces in namespaces of their own); peers
-// (DPDK's C driver beside ours); ports (root; net_tap and net_af_packet, ours and DPDK's).
+// (DPDK's C driver beside ours); ports (root; net_tap and net_af_packet, ours and DPDK's); linux (root; interfaces of
+// `netvsc up`, each with a process of its own).
 import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { exitCodeOf, Interrupted } from '../src/apps/interrupt.js';
 import { calibrate, MODES, type Mode, measureHalves, measureOneThread, measureTwoThreads, SIZES } from './datapath.js';
 import { latency } from './interfaces-latency.js';
+import { linux } from './interfaces-linux.js';
 import { tap } from './interfaces-tap.js';
 import { tcp } from './interfaces-tcp.js';
 import { ports } from './ports.js';
@@ -52,7 +54,7 @@ async function datapath(rounds: number): Promise<SuiteResult> {
 // Loaded when it is wanted: it looks for DPDK and a compiler at once.
 const peers: Suite = async (rounds) => (await import('./peers/suite.js')).peers(rounds);
 
-const SUITES: Record<string, Suite> = { datapath, tap, tcp, latency, ports, peers };
+const SUITES: Record<string, Suite> = { datapath, tap, tcp, latency, linux, ports, peers };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
