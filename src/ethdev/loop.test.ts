@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { EventFd } from '../memory/os/eventfd.js';
+import { EventFd, signalEvent } from '../memory/os/eventfd.js';
 import { type Pollable, PollLoop, type Ready } from './loop.js';
 
 const WAIT_MS = 10_000;
@@ -137,5 +137,33 @@ test('members come and go while the loop runs', async () => {
       loop.remove(more);
       more.close();
     }
+  });
+});
+
+test('control code has its turn while packets keep waking the loop, and before the next sleep when it is called', async () => {
+  await withMembers(async (loop, [a, b]) => {
+    // Every sleep is ended at once.
+    const arm = a!.arm.bind(a);
+    a!.arm = () => {
+      a!.next = a!.event;
+      return arm();
+    };
+    for (let i = 0; i < 20; i++) await sleep(1);
+    assert.ok(a!.handled > 20);
+    a!.arm = arm;
+    let called = false;
+    let turns = 0;
+    const seen: number[] = [];
+    b!.arm = () => {
+      if (called) seen.push(turns);
+      else {
+        called = true;
+        setImmediate(() => turns++);
+        signalEvent(loop.wakeFd);
+      }
+      return true;
+    };
+    await until(() => seen.length > 0);
+    assert.equal(seen[0], 1);
   });
 });
