@@ -103,7 +103,15 @@ export class Eal {
     }
     const { drivers } = platform;
     this.main = new LcoreThread({
-      ...{ arena, lcore: 0, memory: this.#lcoreMemory[0]!, drivers, ports: [], stop: this.#stop, wakeFd: this.#wakes[0]!.fd },
+      ...{
+        arena,
+        lcore: 0,
+        memory: this.#lcoreMemory[0]!,
+        drivers,
+        ports: [],
+        stop: this.#stop,
+        wakeFd: this.#wakes[0]!.fd,
+      },
     });
     const log = settings.log ?? ((line: string) => process.stderr.write(`${line}\n`));
     this.#context = {

@@ -1,6 +1,6 @@
 // A queue pair of an interface in the thread that polls it: what the device receives goes up to the kernel, what the kernel sends
 // goes down to the device. By handle: no packet is copied here.
-import type { LcoreThread } from '../ethdev/lcore.js';
+import type { LcorePort, LcoreThread } from '../ethdev/lcore.js';
 import type { Pollable } from '../ethdev/loop.js';
 import type { RxQueue, TxQueue } from '../ethdev/queues.js';
 import { cells } from '../memory/cells.js';
@@ -40,17 +40,16 @@ export class QueuePair implements Pollable {
   readonly #tapRx: RxQueue;
   readonly #tapTx: TxQueue;
 
-  /** `device` and `tap`: numbers of the ports. */
-  constructor(lcore: LcoreThread, device: number, tap: number, { queue, memory }: PairSetup) {
+  constructor(lcore: LcoreThread, device: LcorePort, tap: LcorePort, { queue, memory }: PairSetup) {
     this.#lcore = lcore;
     this.#u32 = lcore.arena.u32;
     this.#cells = memory;
     this.#down = memory + NETDEV_PAIR.bytes;
     this.#up = this.#down + LIST_BYTES;
-    this.#deviceRx = lcore.port(device).rxQueue(queue);
-    this.#deviceTx = lcore.port(device).txQueue(queue);
-    this.#tapRx = lcore.port(tap).rxQueue(queue);
-    this.#tapTx = lcore.port(tap).txQueue(queue);
+    this.#deviceRx = device.rxQueue(queue);
+    this.#deviceTx = device.txQueue(queue);
+    this.#tapRx = tap.rxQueue(queue);
+    this.#tapTx = tap.txQueue(queue);
   }
 
   step(): number {

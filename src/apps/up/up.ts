@@ -34,7 +34,7 @@ export interface UpReady {
 }
 
 /** How often control code looks for news of the host and the interface, ms. */
-const TICK_MS = 20;
+const TICK_MS = 40;
 
 /** Runs until a signal comes; resolves to it. Rejects when the interface cannot be made, or its device is gone. */
 export async function runUp(options: UpOptions, onReady: (ready: UpReady) => void): Promise<Interrupted> {
