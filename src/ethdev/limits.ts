@@ -2,7 +2,7 @@
 import { namesOf, RSS_TYPE, RX_OFFLOAD, TX_OFFLOAD } from './constants.js';
 import { PortError } from './errors.js';
 import { type HashLevels, usualTypes } from './flow-hash.js';
-import type { DescriptorLimits, PortConfig, PortInfo, PortOffloads, RssConfig } from './types.js';
+import type { DescriptorLimits, PortConfig, PortInfo, RssConfig } from './types.js';
 
 /** A configuration with every choice made. */
 export type FullConfig = Required<Omit<PortConfig, 'mtu'>>;
@@ -23,7 +23,7 @@ export function checkedConfig(
   queues('rx', rxQueues, info.maxRxQueues);
   queues('tx', txQueues, info.maxTxQueues);
   if (rxQueues + txQueues === 0) throw new PortError('EINVAL', where, 'expected at least one queue');
-  checkOffloads(where, info, { rxOffloads, txOffloads });
+  checkOffloads(where, info, rxOffloads, txOffloads);
   const rss = config.rss ?? { types: rxQueues > 1 ? usualTypes(info.rssTypes, levels) : 0 };
   checkRss(where, info, rss);
   const rxInterrupts = config.rxInterrupts ?? info.rxInterrupts;
@@ -32,7 +32,7 @@ export function checkedConfig(
   return { rxQueues, txQueues, rxOffloads, txOffloads, rss, rxInterrupts, packetTypes };
 }
 
-export function checkOffloads(where: string, info: PortInfo, { rxOffloads, txOffloads }: PortOffloads): void {
+export function checkOffloads(where: string, info: PortInfo, rxOffloads: number, txOffloads: number): void {
   checkBits(where, 'rx offloads', RX_OFFLOAD, rxOffloads & ~info.rxOffloads, info.reasons);
   checkBits(where, 'tx offloads', TX_OFFLOAD, txOffloads & ~info.txOffloads, info.reasons);
 }

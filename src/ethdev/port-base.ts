@@ -5,21 +5,7 @@ import { PortError, type PortErrorCode } from './errors.js';
 import type { HashLevels } from './flow-hash.js';
 import type { FullConfig } from './limits.js';
 import { PortQueues } from './port-queues.js';
-import type { LinkStatus, PortEvent, PortInfo, PortOffloads, ReceiveFilter } from './types.js';
-
-/** 'taken': another port uses the device (a capture around it, ...). */
-export type PortState = 'probed' | 'configured' | 'started' | 'taken' | 'removed' | 'closed';
-
-export interface PortEvents {
-  link: [LinkStatus];
-  removed: [reason: string];
-  recovering: [];
-  recovered: [];
-  /** Another table for the choice of transmit queues is in force. */
-  transmitTable: [table: readonly number[]];
-  /** The device has switched offloads off, or on again, that were asked for. */
-  offloads: [PortOffloads];
-}
+import type { LinkStatus, PortEvent, PortEvents, PortInfo, PortState, ReceiveFilter } from './types.js';
 
 export abstract class PortBase extends EventEmitter<PortEvents> {
   readonly id: number;
@@ -66,6 +52,10 @@ export abstract class PortBase extends EventEmitter<PortEvents> {
   info(): PortInfo {
     return this.impl.info();
   }
+  /** The kernel's interface that the port is, if it is one. */
+  get kernel(): PortDriver['kernel'] {
+    return this.impl.kernel;
+  }
   link(): LinkStatus {
     return this.impl.link();
   }
@@ -90,6 +80,7 @@ export abstract class PortBase extends EventEmitter<PortEvents> {
   }
 
   protected need<K extends keyof PortDriver>(call: K, what: string): NonNullable<PortDriver[K]> {
+    this.expectOpen(what);
     this.expectFree(what);
     const found = this.impl[call];
     if (found === undefined) throw this.error('ENOTSUP', `${this.driver.name} has no ${what}`);
@@ -101,6 +92,11 @@ export abstract class PortBase extends EventEmitter<PortEvents> {
     this.expectFree(what);
     const code = this.present === 'removed' || this.present === 'closed' ? 'ENODEV' : 'EBUSY';
     throw this.error(code, `${what}: the port is ${this.present}, expected ${states.join(' or ')}`);
+  }
+
+  /** What a driver gave back at close is not looked at. */
+  protected expectOpen(what: string): void {
+    if (this.present === 'closed') throw this.error('ENODEV', `${what}: the port is closed`);
   }
 
   protected expectFree(what: string): void {

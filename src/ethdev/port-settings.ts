@@ -40,6 +40,7 @@ export abstract class PortSettings extends PortBase {
   /** One more unicast address to receive for. Throws PortError: there is no room, or no such filter. */
   addMac(mac: string): Promise<void> {
     return this.serially(async () => {
+      this.expectOpen('MAC');
       const added = this.#address(mac, 'unicast');
       const { maxMacAddresses } = this.info();
       if (added === this.mac || this.addedMacs.includes(added)) return;
@@ -95,6 +96,7 @@ export abstract class PortSettings extends PortBase {
   setRss(change: { types?: number; key?: Uint8Array; table?: readonly number[] }): Promise<void> {
     return this.serially(() => {
       const set = this.need('setRss', 'receive-side scaling');
+      this.expect('RSS', 'configured', 'started');
       const info = this.info();
       const { types = 0, key, table } = change;
       if (info.rssTableEntries === 0)
@@ -157,7 +159,7 @@ export abstract class PortSettings extends PortBase {
     return this.serially(async () => {
       this.expect('offloads', 'configured', 'started');
       const config = { ...this.settings!, ...change };
-      checkOffloads(this.where(), this.info(), config);
+      checkOffloads(this.where(), this.info(), config.rxOffloads, config.txOffloads);
       const set = this.need('setOffloads', 'change of offloads');
       await set.call(this.impl, config.rxOffloads, config.txOffloads);
       this.settings = config;

@@ -7,8 +7,6 @@ import type { PortHandle, RxQueue, TxQueue } from './queues.js';
 import type { BasicStats, DescriptorStatus, PortConfig, QueueInfo, QueueStats } from './types.js';
 import { genericXstats } from './xstats.js';
 
-export type { PortState } from './port-base.js';
-
 export class Port extends PortSettings {
   /**
    * Sets numbers of queues, offloads and scaling; every queue has to be set up anew. Throws PortError: what the device does not
@@ -140,13 +138,20 @@ export class Port extends PortSettings {
     };
   }
 
+  /** Throws PortError ENODEV: the port is closed. */
   stats(): BasicStats {
+    this.expectOpen('statistics');
     return this.impl.stats();
   }
+  /** Undefined: there is no queue of that number, or the driver does not count by queue. */
   queueStats(queue: number): QueueStats | undefined {
-    return this.impl.queueStats(queue);
+    this.expectOpen('statistics');
+    const there =
+      Number.isInteger(queue) && queue >= 0 && queue < Math.max(this.queues.rx.length, this.queues.tx.length);
+    return there ? this.impl.queueStats(queue) : undefined;
   }
   resetStats(): void {
+    this.expectOpen('statistics');
     this.expectFree('statistics');
     this.impl.resetStats();
   }

@@ -24,6 +24,8 @@ export interface PortInfo {
   readonly rssTableEntries: number;
   readonly rssKeyBytes: number;
   readonly maxTxSegments: number;
+  /** Largest packets for TCP_TSO, headers included; 0 = none of that family. Absent: 65,535. */
+  readonly maxTsoBytes?: { readonly ipv4: number; readonly ipv6: number };
   /** Speeds that it may have, Mbit/s. */
   readonly speedsMbps: readonly number[];
   readonly rxInterrupts: boolean;
@@ -34,8 +36,6 @@ export interface PortInfo {
   readonly socket: number;
   /** Channels that the device's host granted; queues beyond share them. Absent: each queue has its own. */
   readonly channels?: number;
-  /** Largest packets for TCP_TSO, headers included; 0 = none of that family. Absent: 65,535. */
-  readonly maxTsoBytes?: { readonly ipv4: number; readonly ipv6: number };
   /** Why the device has not all that such a device can have, for messages: by the offload's name, "queues", "RSS" or "MTU". */
   readonly reasons?: Readonly<Record<string, string>>;
 }
@@ -125,6 +125,21 @@ export type DescriptorStatus = 'AVAILABLE' | 'DONE' | 'FULL' | 'UNAVAILABLE';
 export interface ReceiveFilter {
   readonly promiscuous: boolean;
   readonly allMulticast: boolean;
+}
+
+/** 'taken': another port uses the device (a capture around it, ...). */
+export type PortState = 'probed' | 'configured' | 'started' | 'taken' | 'removed' | 'closed';
+
+/** What programs listen to: port.on('link', ...). */
+export interface PortEvents {
+  link: [LinkStatus];
+  removed: [reason: string];
+  recovering: [];
+  recovered: [];
+  /** Another table for the choice of transmit queues is in force. */
+  transmitTable: [table: readonly number[]];
+  /** The device has switched offloads off, or on again, that were asked for. */
+  offloads: [PortOffloads];
 }
 
 export type PortEvent =
