@@ -20,6 +20,14 @@ export interface FoundDevice {
   readonly driver: string;
 }
 
+export interface UnusableDevice {
+  /** Undefined where not even that can be read. */
+  readonly device: string | undefined;
+  readonly reason: string;
+  /** Worth a line though nobody asked for it. */
+  readonly broken: boolean;
+}
+
 /** What the room above gives the environment: drivers, and where devices and packet memory come from. */
 export interface EalPlatform {
   readonly drivers: readonly Driver[];
@@ -33,6 +41,8 @@ export interface EalPlatform {
 
 export interface Bus {
   readonly devices: readonly FoundDevice[];
+  /** What is on the bus and cannot be used, as it is. */
+  readonly unusable: readonly UnusableDevice[];
   /** What DriverContext.services is. */
   readonly services: unknown;
   memory(arena: Arena): PacketMemory;
@@ -69,6 +79,7 @@ export class Eal {
   readonly #platform: EalPlatform;
   /** Of the bus. */
   readonly #devices: readonly FoundDevice[];
+  readonly #unusable: readonly UnusableDevice[];
   readonly #context: DriverContext;
   readonly #memory: PacketMemory;
   readonly #packets: { readonly address: number; readonly bytes: number };
@@ -94,6 +105,7 @@ export class Eal {
     const { arena } = this;
     const bus = options.root === undefined ? undefined : platform.openBus(options.root);
     this.#devices = bus?.devices ?? [];
+    this.#unusable = bus?.unusable ?? [];
     this.#memory = bus === undefined ? platform.plainMemory(arena) : bus.memory(arena);
     this.#packets = { address: this.#memory.allocate('packets', bytes), bytes };
     this.#stop = arena.reserve('lcores stop', GRAIN);
@@ -291,8 +303,11 @@ export class Eal {
     const { allow, block, vdevs, root } = this.options;
     if (allow && root === undefined) throw new PortError('EINVAL', 'EAL', '-a: there is no bus (--machine or --root)');
     const devices = this.#devices;
+    for (const { reason, broken } of this.#unusable) if (broken) this.#context.log(reason);
     for (const { device } of allow ?? []) {
       if (devices.some((found) => found.device === device)) continue;
+      const unusable = this.#unusable.find((found) => found.device === device);
+      if (unusable) throw new PortError('ENODEV', `-a ${device}`, unusable.reason);
       const known = devices.map((found) => found.device).join(', ') || 'none';
       throw new PortError('ENODEV', `-a ${device}`, `no such device, there is ${known}`);
     }
