@@ -53,6 +53,7 @@ export function work(setup: GuestSetup, ended: () => Promise<void>): void {
 }
 
 class Work {
+  readonly #u16: Uint16Array;
   readonly #u32: Uint32Array;
   readonly #datapath: Datapath;
   readonly #driver: GuestDriver;
@@ -70,6 +71,7 @@ class Work {
   readonly #clockMs = clockCost();
 
   constructor({ arena, datapath, driver, baton, pool, mac, burst }: GuestSetup) {
+    this.#u16 = new Uint16Array(arena.u8.buffer, arena.u8.byteOffset, arena.u8.length >>> 1);
     this.#u32 = arena.u32;
     this.#datapath = datapath;
     this.#driver = driver;
@@ -173,13 +175,16 @@ class Work {
   /** Looks at the headers of what came and frees it. */
   #take(count: number, bytes: number): void {
     if (count === 0) return;
+    const u16 = this.#u16;
     const u32 = this.#u32;
     const list = this.#received >>> 2;
-    const expected = this.#head[3]!;
+    const last = this.#head[3]!;
+    const type = last & 0xffff;
+    const ip = last >>> 16;
     for (let i = 0; i < count; i++) {
       const mbuf = u32[list + i]! >>> 2;
-      const data = u32[mbuf + DATA]! >>> 2;
-      if (u32[data + 3] !== expected || u32[mbuf + DATA_LENGTH] !== bytes) this.#wrong++;
+      const data = u32[mbuf + DATA]! >>> 1; // the host's own bytes, where they are shown, begin at even addresses
+      if (u16[data + 6] !== type || u16[data + 7] !== ip || u32[mbuf + DATA_LENGTH] !== bytes) this.#wrong++;
     }
     this.#datapath.mbufFree(this.#received, count);
   }
