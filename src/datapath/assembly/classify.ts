@@ -71,6 +71,21 @@ export function packetType(data: u32, bytes: u32, ip: bool): u32 {
   return layer2 | layer3 | layer4;
 }
 
+/** PACKET_TYPE of what most packets are, TCP or UDP over IPv4 without tags, options and fragments; 0 = it is something else, or
+ *  cut off. Two loads: parseHead() takes ten times as long (docs/bench.md). `bytes` of the packet are at `data`. */
+@inline
+function quickType(data: u32, bytes: u32): u32 {
+  if (bytes < 34) return 0;
+  if ((load<u32>(data, 12) & 0xffffff) != 0x450008) return 0;
+  // Total length, identification, flags and offset, time to live, protocol.
+  const rest = load<u64>(data, 16);
+  if ((<u32>(rest >>> 32) & 0xff3f) != 0) return 0;
+  if (<u32>bswap<u16>(<u16>rest) < 20) return 0;
+  const next = <u32>(rest >>> 56);
+  if (next == PROTOCOL_TCP) return L2_ETHER | L3_IPV4 | L4_TCP;
+  return next == PROTOCOL_UDP ? L2_ETHER | L3_IPV4 | L4_UDP : 0;
+}
+
 /** Hashes the IP packet that parseHead() saw last, as receive-side scaling does. False: none of the types covers it. */
 function hashPacket(port: u32, mbuf: u32, data: u32, bytes: u32): bool {
   const types = load<u32>(port, L.GUEST_PORT_HASH_TYPES);
@@ -160,7 +175,9 @@ export function classify(port: u32, handles: u32, n: u32): u32 {
       freeChain(mbuf);
       continue;
     }
-    if (options & PARSED) {
+    const quick = (options & PARSED) == L.PORT_OPTION_PACKET_TYPE ? quickType(data, load<u32>(mbuf, L.MBUF_DATA_LENGTH)) : 0;
+    if (quick != 0) store<u32>(mbuf, quick, L.MBUF_PACKET_TYPE);
+    else if (options & PARSED) {
       const bytes = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
       const ip = parseHead(data, bytes, load<u32>(mbuf, L.MBUF_PACKET_LENGTH));
       if (options & L.PORT_OPTION_PACKET_TYPE) store<u32>(mbuf, packetType(data, bytes, ip), L.MBUF_PACKET_TYPE);
