@@ -97,6 +97,7 @@ export const LOAN = cells(
     idHigh: 'u32',
     status: 'u32',
     ranges: 'u32',
+    frames: 'u32', // that mbufs show, while the packet is being delivered
   },
   32,
 );
