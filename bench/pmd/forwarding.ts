@@ -36,7 +36,12 @@ const RING: Setting = {
 /** Modes that only send or receive have no partner; one that answers needs somebody who asks. */
 const SETTINGS: readonly Setting[] = [
   RING,
-  { name: 'net_null', ours: ['net_null0', 'net_null1'], theirs: ['net_null0', 'net_null1'], modes: ['txonly', 'rxonly'] },
+  {
+    name: 'net_null',
+    ours: ['net_null0', 'net_null1'],
+    theirs: ['net_null0', 'net_null1'],
+    modes: ['txonly', 'rxonly'],
+  },
   { name: 'echo requests', ours: ['net_source0', 'net_source1'], modes: ['icmpecho'] },
 ];
 
@@ -61,13 +66,13 @@ async function openTheirs({ theirs }: Setting, skipped: Set<string>): Promise<Th
 async function measure(
   setting: Setting,
   wanted: readonly Wanted[],
-  { rounds, sliceMs }: Extent,
+  { rounds, sliceMs, peer }: Extent,
   skipped: Set<string>,
 ): Promise<{ ours: Rate[]; theirs: Rate[] | undefined }[]> {
   const ours = await OurTestpmd.open(setting.ours);
   let theirs: TheirTestpmd | undefined;
   try {
-    theirs = await openTheirs(setting, skipped);
+    if (peer) theirs = await openTheirs(setting, skipped);
     const all = wanted.map(() => ({ ours: [] as Rate[], theirs: theirs && ([] as Rate[]) }));
     for (let round = 0; round < rounds; round++) {
       for (const [i, { mode, burst }] of wanted.entries()) {
@@ -118,6 +123,8 @@ export async function forwarding(extent: Extent): Promise<SuiteResult> {
   const rates = await measure(RING, wanted, extent, skipped);
   for (const [i, { ours, theirs }] of rates.entries())
     rows.push(rowOf(`testpmd io, bursts of ${wanted[i]!.burst}`, wanted[i]!, RING.name, ours, theirs));
-  const notes = [`ixy.js is no peer of this run but published: ${SOURCE}; one core of a Xeon E3-1230 v2, 10 Gbit/s cards`];
+  const notes = [
+    `ixy.js is no peer of this run but published: ${SOURCE}; one core of a Xeon E3-1230 v2, 10 Gbit/s cards`,
+  ];
   return { rows, skipped: [...skipped], notes };
 }
