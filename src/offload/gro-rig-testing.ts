@@ -158,7 +158,10 @@ export class GroRig {
       const read = (name: keyof typeof MBUF.at) => this.#cell(mbuf, name);
       const [flags, mss, l4Offset, vlanTci] = [read('flags'), read('mss'), read('l4Offset'), read('vlanTci')];
       const [bytes, segments, first] = [this.#bytes(mbuf), read('segments'), read('user')];
-      return { bytes, flags, mss, l4Offset, vlanTci, segments, first, written: this.#written(cells) };
+      const written = this.#written(cells);
+      // There is nobody whose data it would be.
+      this.#set(mbuf, 'flags', 0);
+      return { bytes, flags, mss, l4Offset, vlanTci, segments, first, written };
     });
     this.#datapath.mbufFree(this.#output, count);
     for (const segment of this.#shared.splice(0)) {
