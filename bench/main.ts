@@ -6,6 +6,7 @@ import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { exitCodeOf, Interrupted } from '../src/apps/interrupt.js';
 import { calibrate, MODES, type Mode, measureHalves, measureOneThread, measureTwoThreads, SIZES } from './datapath.js';
+import { GRO_WORK, measureGro } from './gro.js';
 import { latency } from './interfaces-latency.js';
 import { tap } from './interfaces-tap.js';
 import { tcp } from './interfaces-tcp.js';
@@ -31,6 +32,11 @@ async function datapath(rounds: number): Promise<SuiteResult> {
       const goal = bytes === 64 ? (GOALS.halves as Partial<Record<string, number>>)[half] : undefined;
       rows.push({ work: `half: ${half}`, bytes, value: median(samples.map((one) => one[half])), unit: 'ns', goal });
     }
+  }
+  for (const work of GRO_WORK) {
+    const samples = Array.from({ length: rounds }, () => measureGro(work, 300));
+    const note = `${samples[0]!.ratio.toFixed(1)} packets become one`;
+    rows.push({ work: work.name, bytes: work.bytes, value: median(samples.map(({ ns }) => ns)), unit: 'ns', note });
   }
   for (const bytes of SIZES) {
     for (const mode of MODES) {
