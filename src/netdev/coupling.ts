@@ -405,7 +405,8 @@ export class Coupling {
 
   async #take(): Promise<void> {
     this.#steer();
-    await this.#workers.take(this.#device, this.#tap, this.pairs.setups(this.#queues));
+    const { rxInterrupts } = this.#device.config!;
+    await this.#workers.take(this.#device, this.#tap, this.pairs.setups(this.#queues, rxInterrupts));
   }
 
   /** Flows go to the queues that the host's table names. */

@@ -22,12 +22,12 @@ export class Pairs {
     this.#memory = eal.arena.reserve(`${name} pairs`, QUEUES_MAX * PAIR_BYTES);
   }
 
-  /** The first `count` of them, for workers. */
-  setups(count: number): PairSetup[] {
+  /** The first `count` of them, for workers; `wakes`: the device has interrupts. */
+  setups(count: number, wakes: boolean): PairSetup[] {
     return Array.from({ length: count }, (_, queue) => {
       this.#stages[queue] ??= this.#stage(queue);
-      const steering = this.steering.address;
-      return { queue, memory: this.#memory + queue * PAIR_BYTES, gro: this.#stages[queue], steering };
+      const [memory, gro] = [this.#memory + queue * PAIR_BYTES, this.#stages[queue]];
+      return { queue, memory, gro, steering: this.steering.address, wakes };
     });
   }
 

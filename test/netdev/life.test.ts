@@ -179,7 +179,7 @@ test('errors are one line each', { skip }, async (t) => {
 
 test('any other port can be an interface', { skip }, async (t) => {
   const place = new Place(t, 1);
-  const up = new UpProcess(place, 'any0', ['--vdev', 'net_null0,no-rx=1']);
+  const up = new UpProcess(place, 'any0', ['--vdev', 'net_null0,no_rx=1']);
   const ready = await up.ready();
   assert.equal(ready.device, 'net_null0');
   await place.until('a carrier', async () => (await place.link('any0')).operstate === 'UP');
