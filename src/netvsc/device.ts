@@ -276,7 +276,7 @@ export class NetvscDevice {
   async #attach(open: boolean): Promise<NetvscInfo> {
     let session: Session | undefined;
     try {
-      session = new Session(this.#where, this.#setup, this.#options, this.#counters, (event) => this.#event(event));
+      session = new Session(this.#where, this.#setup, this.#options, this.#counters, (event) => this.onEvent?.(event));
       this.#session = session;
       const info = await session.attach(this.#rss);
       if (open) await session.setPacketFilter(this.#filter);
@@ -349,8 +349,4 @@ export class NetvscDevice {
     else this.#counters.interrupts += count;
   }
 
-  #event(event: NetvscEvent): void {
-    if (event.type === 'link') this.#counters.linkChanges++;
-    this.onEvent?.(event);
-  }
 }

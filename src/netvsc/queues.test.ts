@@ -101,8 +101,6 @@ test('a refusal, and a host below NVSP 5, mean one queue', async () => {
 const failures: readonly [string, number, number, RegExp][] = [
   ['more than were asked for', 4, 4, /NVSP subchannels: expected at most 3, the host gave 4/],
   ['a count beyond all bounds', 0xffff_ffff, 0, /NVSP subchannels: expected at most 3, the host gave 4294967295/],
-  ['offers that do not come', 3, 2, /NVSP subchannels: expected 1 to 3 within \d+ ms, found 1, 2$/],
-  ['none at all', 3, 0, /NVSP subchannels: expected 1 to 3 within \d+ ms, found none$/],
   ['more offers than granted', 2, 3, /NVSP subchannels: expected 1 to 2 within \d+ ms, found 1, 2, 3$/],
 ];
 for (const [name, count, offers, message] of failures) {

@@ -416,6 +416,12 @@ export class NetvscPort implements PortDriver {
   #event(event: NetvscEvent): void {
     if (event.type === 'link' || event.type === 'speed') this.onEvent?.({ type: 'link', link: this.link() });
     else if (event.type === 'failed') this.onEvent?.({ type: 'removed', reason: event.reason });
+    else if (event.type === 'missing-queues') {
+      this.#log(`${event.opened} of ${event.granted} subchannels that the host granted are there: ${event.reason}`);
+    } else if (event.type === 'send-timeout') {
+      const { queue, outstanding, ms } = event;
+      this.#log(`tx channel ${queue}: the host has completed none of ${outstanding} sends for ${ms} ms`);
+    }
   }
 
   #log(line: string): void {
