@@ -15,13 +15,13 @@ import {
   revokeSendBuffer,
 } from './nvsp.js';
 import { grantOffloads, offloadParameters } from './offloads.js';
+import { checkOptions } from './options.js';
 import { QueueMemory } from './queue.js';
 import { hex, NetvscError } from './requests.js';
 import { Rndis } from './rndis.js';
 import { MAX_QUEUES, type RssInForce, type RssSettings, rssInForce, rssSteps } from './scaling.js';
 import {
   type DriverCounters,
-  MAX_MTU,
   MIN_MTU,
   maxMtu,
   type NetvscEvent,
@@ -158,8 +158,7 @@ export class Session {
 
     const hostMtu = await rndis.maxFrameBytes();
     const mtu = hostMtu !== undefined && hostMtu >= MIN_MTU ? Math.min(wantedMtu, hostMtu) : wantedMtu;
-    queue.set('maxFrameBytes', mtu + ETHERNET_HEADER_BYTES);
-    queue.set('softwareMtu', mtu);
+    this.setMtu(mtu);
     const mac = await rndis.macAddress();
     const friendlyName = await rndis.friendlyName();
 
@@ -176,7 +175,7 @@ export class Session {
     const linkSpeedBps = await rndis.linkSpeedBps();
     const rss = nvspVersion >= 0x50000 ? await rndis.rssCapabilities() : undefined;
     if (rss !== undefined) await this.#openSubchannels(rss.receiveQueues);
-    this.#divideSections();
+    this.divideSections();
     if (this.#options.latency !== undefined) this.#device.setLatency(this.#options.latency);
     this.#tableEntries = rss?.tableEntries ?? 0;
     const receiveScaling = this.#queues.length > 1 && (await this.setRss(rssSettings));
@@ -184,6 +183,7 @@ export class Session {
     const info: NetvscInfo = {
       mac,
       mtu,
+      attachedMtu: mtu,
       linkUp,
       linkSpeedBps,
       friendlyName,
@@ -206,6 +206,14 @@ export class Session {
     };
     this.#host.apply(info);
     return info;
+  }
+
+  /** Sends no longer frames than this from now on. Hosts may go on to deliver what they were told at attach. */
+  setMtu(mtu: number): void {
+    for (const queue of this.#queues) {
+      queue.set('maxFrameBytes', mtu + ETHERNET_HEADER_BYTES);
+      queue.set('softwareMtu', mtu);
+    }
   }
 
   async setPacketFilter(bits: number): Promise<void> {
@@ -242,7 +250,8 @@ export class Session {
       if (taken) this.#rss = rss;
     } finally {
       // Also when there was no answer: what is in force is what was, or nothing (facts/linux-guest.md 10.1 D4).
-      if (!taken && before && (await this.#rndis.setReceiveScaling(rssSteps(before)).catch(() => false))) this.#rss = before;
+      if (!taken && before && (await this.#rndis.setReceiveScaling(rssSteps(before)).catch(() => false)))
+        this.#rss = before;
     }
     return taken;
   }
@@ -441,13 +450,15 @@ export class Session {
     return sections - forControl;
   }
 
-  /** Divides the sections that are not control's among the queues; the last one takes the remainder. */
-  #divideSections(): void {
+  /** Divides the sections that are not control's among the first `queues`; the last of them takes the remainder. Nobody sends
+   *  meanwhile; nothing is done while sends are in flight, whose sections are not to be had. */
+  divideSections(queues = this.#queues.length): void {
+    if (this.outstanding > 0) return;
     const sections = this.#primary.get('sendSections');
     let first = Math.ceil(CONTROL_BYTES / this.#primary.get('sendSectionBytes'));
-    const share = Math.floor((sections - first) / this.#queues.length);
+    const share = Math.floor((sections - first) / queues);
     for (const [i, queue] of this.#queues.entries()) {
-      const count = i === this.#queues.length - 1 ? sections - first : share;
+      const count = i >= queues ? 0 : i === queues - 1 ? sections - first : share;
       queue.ownSections(first, count);
       first += count;
     }
@@ -480,25 +491,3 @@ const alone: NetvscSharing['exclusive'] = (_queue, what) => {
   what();
   return true;
 };
-
-function checkOptions(where: string, options: NetvscOptions): void {
-  const { mtu, requestTimeoutMs, sendTimeoutMs, copyLimit, queues, latency } = options;
-  if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= MAX_MTU)) {
-    throw new NetvscError(where, 'options', `mtu: expected ${MIN_MTU}..${MAX_MTU}, got ${mtu}`);
-  }
-  if (requestTimeoutMs !== undefined && !(requestTimeoutMs > 0)) {
-    throw new NetvscError(where, 'options', `requestTimeoutMs: expected more than 0, got ${requestTimeoutMs}`);
-  }
-  if (sendTimeoutMs !== undefined && !(sendTimeoutMs > 0)) {
-    throw new NetvscError(where, 'options', `sendTimeoutMs: expected more than 0, got ${sendTimeoutMs}`);
-  }
-  if (queues !== undefined && !(Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUES)) {
-    throw new NetvscError(where, 'options', `queues: expected 1..${MAX_QUEUES}, got ${queues}`);
-  }
-  if (latency !== undefined && !(Number.isInteger(latency) && latency >= 0 && latency <= 0xffff)) {
-    throw new NetvscError(where, 'options', `latency: expected 0..65535 units of 100 ns, got ${latency}`);
-  }
-  if (copyLimit !== undefined && !(Number.isInteger(copyLimit) && copyLimit >= 0)) {
-    throw new NetvscError(where, 'options', `copyLimit: expected a number of bytes, got ${copyLimit}`);
-  }
-}

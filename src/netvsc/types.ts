@@ -67,7 +67,9 @@ export interface RssCapabilities {
 export interface NetvscInfo {
   /** Permanent address, "00:15:5d:...". */
   readonly mac: string;
-  readonly mtu: number;
+  mtu: number;
+  /** Largest MTU that needs no reattach: what the host was told. */
+  readonly attachedMtu: number;
   linkUp: boolean;
   linkSpeedBps: number;
   readonly friendlyName: string;
