@@ -31,7 +31,7 @@ export type { FullConfig } from '../ethdev/limits.js';
 export type { Pollable, PollLoop } from '../ethdev/loop.js';
 export type { Mbufs } from '../ethdev/mbuf.js';
 export type { Mempool, MempoolOptions } from '../ethdev/mempool.js';
-export type { Port, PortState } from '../ethdev/port.js';
+export type { Port } from '../ethdev/port.js';
 export type { PortHandle, QueueHandle, RxQueue, TxQueue } from '../ethdev/queues.js';
 export type {
   BasicStats,
@@ -40,7 +40,9 @@ export type {
   LinkStatus,
   PortConfig,
   PortEvent,
+  PortEvents,
   PortInfo,
+  PortState,
   QueueInfo,
   QueueStats,
   ReceiveFilter,

@@ -8,6 +8,7 @@ import { addGuest } from './guest.js';
 import { addHost } from './host.js';
 import { addRun } from './run.js';
 import { addTestpmd } from './testpmd.js';
+import { addUp } from './up.js';
 
 function makeProgram(): Command {
   const program = new Command('netvsc')
@@ -22,6 +23,7 @@ function makeProgram(): Command {
   addRun(program);
   addExample(program);
   addTestpmd(program);
+  addUp(program);
   const commands = program.commands.flatMap((command) => [command, ...command.commands]);
   for (const command of commands) command.copyInheritedSettings(program).exitOverride();
   return program.exitOverride();

@@ -3,6 +3,7 @@
 
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
+import type { InterfaceState } from '../memory/os/netlink.js';
 import type { Devargs } from './devargs.js';
 import type { FullConfig } from './limits.js';
 import type { Mempool } from './mempool.js';
@@ -83,6 +84,24 @@ export interface TakenPort {
   release(): void;
 }
 
+/** What a port on an interface of the kernel lets its owner do there. Calls throw PortError. */
+export interface KernelInterface {
+  /** As it was last seen. */
+  readonly state: InterfaceState;
+  /** Called when somebody changed it, soon after. */
+  onChange: ((state: InterfaceState) => void) | undefined;
+  /** Whether the interface's user sees a link; started. */
+  setCarrier(up: boolean): void;
+  /** What the stack may leave undone in packets that it sends: TAP_OFFLOAD bits. Returns those that the kernel knows. */
+  setOffloads(bits: number): number;
+  /** The largest packets to be cut, in bytes with headers, and most segments of one. */
+  setGsoLimit(bytes: number, segments: number): void;
+  setSpeed(mbps: number): void;
+  /** Unlike the port's calls these are for any time. */
+  setMtu(mtu: number): void;
+  setMac(mac: string): void;
+}
+
 /** A probed device: the control half. Calls come one after the other; `running` queues are stopped around those that say so. */
 export interface PortDriver {
   /** Has the permanent address at first. */
@@ -140,6 +159,8 @@ export interface PortDriver {
   /** Packets that wait in a queue. */
   rxQueueCount?(queue: number): number;
   burstMode?(): string;
+  /** Its interface, for devices that have one. */
+  readonly kernel?: KernelInterface;
   /** About once a millisecond, from the control thread. */
   tick?(nowMs: number): void;
 }

@@ -16,14 +16,18 @@ export function checkedConfig(where: string, info: PortInfo, config: PortConfig)
   queues('rx', rxQueues, info.maxRxQueues);
   queues('tx', txQueues, info.maxTxQueues);
   if (rxQueues + txQueues === 0) throw new PortError('EINVAL', where, 'expected at least one queue');
-  checkBits(where, 'rx offloads', RX_OFFLOAD, rxOffloads & ~info.rxOffloads);
-  checkBits(where, 'tx offloads', TX_OFFLOAD, txOffloads & ~info.txOffloads);
+  checkOffloads(where, info, rxOffloads, txOffloads);
   const rss = config.rss ?? { types: rxQueues > 1 ? info.rssTypes : 0 };
   checkRss(where, info, rss);
   const rxInterrupts = config.rxInterrupts ?? info.rxInterrupts;
   if (rxInterrupts && !info.rxInterrupts) throw new PortError('ENOTSUP', where, 'rx interrupts: the device has none');
   const { packetTypes = true } = config;
   return { rxQueues, txQueues, rxOffloads, txOffloads, rss, rxInterrupts, packetTypes };
+}
+
+export function checkOffloads(where: string, info: PortInfo, rxOffloads: number, txOffloads: number): void {
+  checkBits(where, 'rx offloads', RX_OFFLOAD, rxOffloads & ~info.rxOffloads);
+  checkBits(where, 'tx offloads', TX_OFFLOAD, txOffloads & ~info.txOffloads);
 }
 
 export function checkRss(where: string, info: PortInfo, { types, key }: RssConfig): void {

@@ -13,22 +13,14 @@ import type {
   LinkStatus,
   PortConfig,
   PortEvent,
+  PortEvents,
   PortInfo,
+  PortState,
   QueueInfo,
   QueueStats,
   ReceiveFilter,
 } from './types.js';
 import { genericXstats } from './xstats.js';
-
-/** 'taken': another port uses the device (a capture around it, ...). */
-export type PortState = 'probed' | 'configured' | 'started' | 'taken' | 'removed' | 'closed';
-
-interface PortEvents {
-  link: [LinkStatus];
-  removed: [reason: string];
-  recovering: [];
-  recovered: [];
-}
 
 export class Port extends EventEmitter<PortEvents> {
   readonly id: number;
@@ -79,6 +71,10 @@ export class Port extends EventEmitter<PortEvents> {
   }
   info(): PortInfo {
     return this.#impl.info();
+  }
+  /** The kernel's interface that the port is, if it is one. */
+  get kernel(): PortDriver['kernel'] {
+    return this.#impl.kernel;
   }
   link(): LinkStatus {
     return this.#impl.link();
@@ -241,6 +237,7 @@ export class Port extends EventEmitter<PortEvents> {
   /** One more unicast address to receive for. Throws PortError: there is no room, or no such filter. */
   addMac(mac: string): Promise<void> {
     return this.#serially(async () => {
+      this.#expectOpen('MAC');
       const added = this.#address(mac, 'unicast');
       const { maxMacAddresses } = this.info();
       if (added === this.mac || this.#macs.includes(added)) return;
@@ -296,6 +293,7 @@ export class Port extends EventEmitter<PortEvents> {
   setRss(change: { types?: number; key?: Uint8Array; table?: readonly number[] }): Promise<void> {
     return this.#serially(() => {
       const set = this.#need('setRss', 'receive-side scaling');
+      this.#expect('RSS', 'configured', 'started');
       const info = this.info();
       const { types = 0, key, table } = change;
       checkRss(this.#where(), info, { types, ...(key && { key }) });
@@ -308,13 +306,19 @@ export class Port extends EventEmitter<PortEvents> {
     });
   }
 
+  /** Throws PortError ENODEV: the port is closed. */
   stats(): BasicStats {
+    this.#expectOpen('statistics');
     return this.#impl.stats();
   }
+  /** Undefined: there is no queue of that number, or the driver does not count by queue. */
   queueStats(queue: number): QueueStats | undefined {
-    return this.#impl.queueStats(queue);
+    this.#expectOpen('statistics');
+    const there = Number.isInteger(queue) && queue >= 0 && queue < Math.max(this.#rx.length, this.#tx.length);
+    return there ? this.#impl.queueStats(queue) : undefined;
   }
   resetStats(): void {
+    this.#expectOpen('statistics');
     this.#expectFree('statistics');
     this.#impl.resetStats();
   }
@@ -462,6 +466,7 @@ export class Port extends EventEmitter<PortEvents> {
   }
 
   #need<K extends keyof PortDriver>(call: K, what: string): NonNullable<PortDriver[K]> {
+    this.#expectOpen(what);
     this.#expectFree(what);
     const found = this.#impl[call];
     if (found === undefined) throw this.#error('ENOTSUP', `${this.driver.name} has no ${what}`);
@@ -473,6 +478,11 @@ export class Port extends EventEmitter<PortEvents> {
     this.#expectFree(what);
     const code = this.#state === 'removed' || this.#state === 'closed' ? 'ENODEV' : 'EBUSY';
     throw this.#error(code, `${what}: the port is ${this.#state}, expected ${states.join(' or ')}`);
+  }
+
+  /** What a driver gave back at close is not looked at. */
+  #expectOpen(what: string): void {
+    if (this.#state === 'closed') throw this.#error('ENODEV', `${what}: the port is closed`);
   }
 
   #expectFree(what: string): void {

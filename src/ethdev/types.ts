@@ -24,6 +24,8 @@ export interface PortInfo {
   readonly rssTableEntries: number;
   readonly rssKeyBytes: number;
   readonly maxTxSegments: number;
+  /** Largest packets for TCP_TSO, headers included; 0 = none of that family. Absent: 65,535. */
+  readonly maxTsoBytes?: { readonly ipv4: number; readonly ipv6: number };
   /** Speeds that it may have, Mbit/s. */
   readonly speedsMbps: readonly number[];
   readonly rxInterrupts: boolean;
@@ -103,6 +105,17 @@ export type DescriptorStatus = 'AVAILABLE' | 'DONE' | 'FULL' | 'UNAVAILABLE';
 export interface ReceiveFilter {
   readonly promiscuous: boolean;
   readonly allMulticast: boolean;
+}
+
+/** 'taken': another port uses the device (a capture around it, ...). */
+export type PortState = 'probed' | 'configured' | 'started' | 'taken' | 'removed' | 'closed';
+
+/** What programs listen to: port.on('link', ...). */
+export interface PortEvents {
+  link: [LinkStatus];
+  removed: [reason: string];
+  recovering: [];
+  recovered: [];
 }
 
 export type PortEvent =

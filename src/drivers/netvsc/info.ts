@@ -73,6 +73,7 @@ export function portInfo(device: string, info: NetvscInfo, socket: number): Port
     rssTypes: HASH_TYPES.reduce((all, [type, , capability]) => ((flags & capability) !== 0 ? all | type : all), 0),
     rssTableEntries: info.rss === undefined ? 0 : entries >= 1 && entries < TABLE_ENTRIES ? entries : TABLE_ENTRIES,
     ...{ rssKeyBytes: NDIS_RSS_KEY_BYTES, maxTxSegments: MAX_SEGMENTS },
+    maxTsoBytes: { ipv4: info.lsoMax4, ipv6: info.lsoMax6 },
     speedsMbps: [Math.round(info.linkSpeedBps / 1e6)],
     ...{ rxInterrupts: true, linkEvents: true, softwareFilters: ['mac', 'multicast', 'vlan'], socket },
   };

@@ -9,7 +9,7 @@ import { closeSync } from 'node:fs';
 import { VNET_HEADER_BYTES } from '../../datapath/datapath.js';
 import { RX_OFFLOAD } from '../../ethdev/constants.js';
 import type { Devargs } from '../../ethdev/devargs.js';
-import type { Driver, DriverContext, PortDriver, RxQueueSetup } from '../../ethdev/driver.js';
+import type { Driver, DriverContext, KernelInterface, PortDriver, RxQueueSetup } from '../../ethdev/driver.js';
 import { PortError } from '../../ethdev/errors.js';
 import type { FullConfig } from '../../ethdev/limits.js';
 import type { BasicStats, PortInfo } from '../../ethdev/types.js';
@@ -46,6 +46,7 @@ class TapPort extends InterfacePort implements PortDriver {
   #landings: number[] = [];
   /** Packets that the interface had dropped at the last reset. */
   #droppedBefore = 0;
+  readonly kernel: KernelInterface;
 
   constructor(context: DriverContext, device: string, args: Devargs) {
     const iface = interfaceName(device, args);
@@ -70,6 +71,7 @@ class TapPort extends InterfacePort implements PortDriver {
       throw portError(device, `interface ${iface}`, error, RIGHT);
     }
     this.#droppedBefore = this.interface.txDropped;
+    this.kernel = this.#kernel();
     if (iface !== this.interface.name) context.log(`${device}: interface ${this.interface.name}`);
   }
 
@@ -203,6 +205,34 @@ class TapPort extends InterfacePort implements PortDriver {
         `interface ${name}: expected a free name, there is one that is no TAP`,
       );
     }
+  }
+
+  #kernel(): KernelInterface {
+    const port = this;
+    const attempt = <T>(what: string, work: () => T): T => {
+      try {
+        return work();
+      } catch (error) {
+        throw portError(this.device, what, error, RIGHT);
+      }
+    };
+    return {
+      get state() {
+        return port.interface;
+      },
+      get onChange() {
+        return port.onInterface;
+      },
+      set onChange(call) {
+        port.onInterface = call;
+      },
+      setCarrier: (up) => setCarrier(this.#fds[0]!, up),
+      setOffloads: (bits) => attempt('offloads', () => setTapOffload(this.#fds[0]!, bits)),
+      setGsoLimit: (bytes, segments) => this.change('GSO limit', (found) => found.setGsoLimit(bytes, segments)),
+      setSpeed: (mbps) => this.change('speed', (found) => found.setSpeed(mbps)),
+      setMtu: (mtu) => this.change('MTU', (found) => found.setMtu(mtu)),
+      setMac: (mac) => this.changeMac(parseMac(mac)!),
+    };
   }
 
   #release(): void {

@@ -3,6 +3,7 @@
 import { closeSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
 import { ERRNO } from '../../memory/os/libc.js';
+import { isReadable } from '../../memory/os/poll.js';
 import { lockFile, unlockFile } from '../../memory/os/process.js';
 import { acceptUnix, peerCredentials, receiveBytes, sendBytes } from '../../memory/os/socket.js';
 import {
@@ -261,6 +262,12 @@ export class UioOffer implements VmbusOffer {
 
   #accept(): void {
     for (let i = 0; i < ACCEPTS_MAX; i++) {
+      // Who connects now may be the guest that has closed since we looked: its end is reported first, and it waits.
+      if (this.#guest >= 0) {
+        if (!isReadable(this.#listener)) return;
+        this.#readCommands();
+        if (this.#guest < 0) return;
+      }
       const guest = acceptUnix(this.#listener);
       if (guest < 0) return;
       const peer = peerCredentials(guest);
