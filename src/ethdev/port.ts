@@ -50,6 +50,7 @@ export class Port extends EventEmitter<PortEvents> {
     this.device = device;
     this.driver = driver;
     this.#impl = impl;
+    this.kernel = impl.kernel;
     this.#context = context;
     impl.onEvent = (event) => this.#event(event);
   }
@@ -72,10 +73,8 @@ export class Port extends EventEmitter<PortEvents> {
   info(): PortInfo {
     return this.#impl.info();
   }
-  /** The kernel's interface that the port is, if it is one. */
-  get kernel(): PortDriver['kernel'] {
-    return this.#impl.kernel;
-  }
+  /** The kernel's interface that the port is, if any. */
+  readonly kernel: PortDriver['kernel'];
   link(): LinkStatus {
     return this.#impl.link();
   }
@@ -92,8 +91,7 @@ export class Port extends EventEmitter<PortEvents> {
       await this.#impl.configure(full);
       this.#releaseQueues();
       this.#config = full;
-      this.#rx = new Array(full.rxQueues).fill(undefined);
-      this.#tx = new Array(full.txQueues).fill(undefined);
+      [this.#rx, this.#tx] = [new Array(full.rxQueues).fill(undefined), new Array(full.txQueues).fill(undefined)];
       this.#makeCells();
       this.#state = 'configured';
     });
@@ -117,10 +115,8 @@ export class Port extends EventEmitter<PortEvents> {
   setupTxQueue(queue: number, setup: TxQueueSetup = { descriptors: 0 }): void {
     this.#expect(`tx queue ${queue}`, 'configured');
     this.#inRange(`tx queue`, queue, this.#tx.length);
-    const full = {
-      ...setup,
-      descriptors: checkedDescriptors(this.#where(), setup.descriptors, this.info().txDescriptors),
-    };
+    const { txDescriptors } = this.info();
+    const full = { ...setup, descriptors: checkedDescriptors(this.#where(), setup.descriptors, txDescriptors) };
     this.#impl.setupTx(queue, full);
     this.#tx[queue] = full;
   }
@@ -139,6 +135,11 @@ export class Port extends EventEmitter<PortEvents> {
       for (const cells of this.#allCells()) startQueue(this.#context.arena.u32, cells);
       this.#state = 'started';
     });
+  }
+
+  /** Before a stop that shall lose nothing, while other threads poll: lets nothing new in and waits for what is on its way. */
+  drain(): Promise<void> {
+    return this.#serially(async () => this.#impl.drain?.());
   }
 
   /** Ends the bursts that run, in all threads, then stops the device. */
@@ -186,8 +187,9 @@ export class Port extends EventEmitter<PortEvents> {
       if (this.#state === 'taken') this.#state = 'probed';
     };
     const { device, driver } = this;
-    this.#taken = { by, port: { device, driver, impl: this.#impl, onEvent: undefined, release } };
-    return this.#taken.port;
+    const port: TakenPort = { device, driver, impl: this.#impl, onEvent: undefined, release };
+    this.#taken = { by, port };
+    return port;
   }
 
   /** A queue in this thread. Its bursts return 0 while the port is not started. */

@@ -1,9 +1,11 @@
 // A queue pair of an interface in the thread that polls it: what the device receives goes up to the kernel, what the kernel sends
 // goes down to the device. By handle: no packet is copied here.
-import type { LcoreThread } from '../ethdev/lcore.js';
+import type { LcorePort, LcoreThread } from '../ethdev/lcore.js';
 import type { Pollable } from '../ethdev/loop.js';
 import type { RxQueue, TxQueue } from '../ethdev/queues.js';
 import { cells } from '../memory/cells.js';
+import { MBUF, PACKET_FLAG } from '../memory/layout.js';
+import { GRO_HELD_MAX, Gro } from '../offload/gro.js';
 
 /** Packets of one burst and direction: NAPI's weight. */
 export const BUDGET = 64;
@@ -12,20 +14,34 @@ const RETRY_MS = 0.5;
 
 /** What control code sees of a pair, and what outlives the thread that polls it. */
 export const NETDEV_PAIR = cells('NETDEV_PAIR', {
+  options: 'u32', // PAIR_OPTION
   waiting: 'u32', // packets of the kernel that the device has not taken yet, in front of the list
   downDropped: 'u64', // received, but the interface is down or gone
 });
-const LIST_BYTES = BUDGET * 4;
-/** Bytes of a pair: its cells, packets on their way down, packets on their way up. */
-export const PAIR_BYTES: number = NETDEV_PAIR.bytes + 2 * LIST_BYTES;
+/** What is done to received packets. */
+export const PAIR_OPTION = {
+  GRO: 0x1, // small ones become large ones
+  UNCHECKED: 0x2, // the kernel verifies checksums itself
+} as const;
 
-const { waiting, downDropped } = NETDEV_PAIR.at;
+const LIST_BYTES = BUDGET * 4;
+const MERGED_BYTES = (BUDGET + 2 * GRO_HELD_MAX) * 4;
+/** Bytes of a pair: its cells, packets on their way down, packets on their way up before and after receive offload. */
+export const PAIR_BYTES: number = NETDEV_PAIR.bytes + 2 * LIST_BYTES + MERGED_BYTES;
+
+const { options, waiting, downDropped } = NETDEV_PAIR.at;
+const { flags } = MBUF.at;
+const { GRO, UNCHECKED } = PAIR_OPTION;
+const VERDICTS = PACKET_FLAG.RX_IP_GOOD | PACKET_FLAG.RX_IP_BAD | PACKET_FLAG.RX_L4_GOOD | PACKET_FLAG.RX_L4_BAD;
+const MISSING = PACKET_FLAG.TX_TCP_CHECKSUM | PACKET_FLAG.TX_UDP_CHECKSUM | PACKET_FLAG.TX_TSO;
 
 /** Plain data. */
 export interface PairSetup {
   readonly queue: number;
   /** Address of PAIR_BYTES. */
   readonly memory: number;
+  /** Address of its GRO_STAGE. */
+  readonly gro: number;
 }
 
 export class QueuePair implements Pollable {
@@ -35,22 +51,25 @@ export class QueuePair implements Pollable {
   /** Lists of handles. */
   readonly #down: number;
   readonly #up: number;
+  readonly #merged: number;
+  readonly #gro: Gro;
   readonly #deviceRx: RxQueue;
   readonly #deviceTx: TxQueue;
   readonly #tapRx: RxQueue;
   readonly #tapTx: TxQueue;
 
-  /** `device` and `tap`: numbers of the ports. */
-  constructor(lcore: LcoreThread, device: number, tap: number, { queue, memory }: PairSetup) {
+  constructor(lcore: LcoreThread, device: LcorePort, tap: LcorePort, { queue, memory, gro }: PairSetup) {
     this.#lcore = lcore;
     this.#u32 = lcore.arena.u32;
     this.#cells = memory;
     this.#down = memory + NETDEV_PAIR.bytes;
     this.#up = this.#down + LIST_BYTES;
-    this.#deviceRx = lcore.port(device).rxQueue(queue);
-    this.#deviceTx = lcore.port(device).txQueue(queue);
-    this.#tapRx = lcore.port(tap).rxQueue(queue);
-    this.#tapTx = lcore.port(tap).txQueue(queue);
+    this.#merged = this.#up + LIST_BYTES;
+    this.#gro = new Gro(lcore.arena, lcore.datapath, gro);
+    this.#deviceRx = device.rxQueue(queue);
+    this.#deviceTx = device.txQueue(queue);
+    this.#tapRx = tap.rxQueue(queue);
+    this.#tapTx = tap.txQueue(queue);
   }
 
   step(): number {
@@ -86,12 +105,34 @@ export class QueuePair implements Pollable {
 
   /** Device to kernel. */
   #receive(): number {
-    const up = this.#up;
-    const count = this.#deviceRx.burst(up, BUDGET);
-    if (count === 0) return 0;
-    const taken = this.#tapTx.burst(up, count);
-    if (taken < count) this.#drop(up + taken * 4, count - taken);
-    return count;
+    const gro = this.#gro;
+    const wishes = this.#u32[(this.#cells + options) >>> 2]!;
+    const count = this.#deviceRx.burst(this.#up, BUDGET);
+    if (count === 0 && gro.held === 0) return 0;
+    if ((wishes & UNCHECKED) !== 0) this.#forgetVerdicts(this.#up, count);
+    if ((wishes & GRO) === 0 && gro.held === 0) {
+      this.#deliver(this.#up, count);
+      return count;
+    }
+    let ready = gro.receive(this.#up, count, this.#merged);
+    // As at the end of a NAPI poll: while there is more, packets wait for their like.
+    if (count < BUDGET || (wishes & GRO) === 0) ready += gro.flush(this.#merged + ready * 4);
+    if (ready > 0) this.#deliver(this.#merged, ready);
+    return Math.max(count, ready);
+  }
+
+  #deliver(handles: number, count: number): void {
+    const taken = this.#tapTx.burst(handles, count);
+    if (taken < count) this.#drop(handles + taken * 4, count - taken);
+  }
+
+  /** Those of packets whose checksum was never filled in stay: there is nothing to verify. */
+  #forgetVerdicts(handles: number, count: number): void {
+    const u32 = this.#u32;
+    for (let i = 0; i < count; i++) {
+      const at = (u32[(handles >>> 2) + i]! + flags) >>> 2;
+      if ((u32[at]! & MISSING) === 0) u32[at]! &= ~VERDICTS;
+    }
   }
 
   /** Kernel to device. Nothing is read while there are packets that the device did not take: the kernel's queue holds the rest. */

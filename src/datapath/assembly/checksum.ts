@@ -1,6 +1,9 @@
 // The Internet checksum (RFC 1071) of packets. Sums are taken over little-endian words and swapped at the end, which
 // one's-complement arithmetic allows.
 import {
+  MBUF_DATA,
+  MBUF_DATA_LENGTH,
+  MBUF_NEXT,
   PACKET_FLAG_TX_IP_CHECKSUM,
   PACKET_FLAG_TX_TCP_CHECKSUM,
   PACKET_FLAG_TX_TSO,
@@ -62,6 +65,29 @@ export function fold(sum: u64): u32 {
   s = (s & 0xffff) + (s >>> 16);
   s = (s & 0xffff) + (s >>> 16);
   return <u32>((s & 0xffff) + (s >>> 16));
+}
+
+/** Sum of `bytes` bytes from offset `from` of a chain on; little-endian word order. */
+export function chainSum(head: u32, from: u32, bytes: u32): u64 {
+  let sum: u64 = 0;
+  let skip = from;
+  let left = bytes;
+  let odd = false;
+  for (let mbuf = head; mbuf != 0 && left != 0; mbuf = load<u32>(mbuf, MBUF_NEXT)) {
+    const length = load<u32>(mbuf, MBUF_DATA_LENGTH);
+    if (skip >= length) {
+      skip -= length;
+      continue;
+    }
+    const here = length - skip < left ? length - skip : left;
+    const part = fold(sum32(load<u32>(mbuf, MBUF_DATA) + skip, here));
+    // Behind an odd number of bytes the two halves of every word change places.
+    sum += odd ? ((part & 0xff) << 8) | (part >>> 8) : part;
+    if ((here & 1) != 0) odd = !odd;
+    left -= here;
+    skip = 0;
+  }
+  return sum;
 }
 
 @inline

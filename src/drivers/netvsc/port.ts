@@ -189,6 +189,12 @@ export class NetvscPort implements PortDriver {
     this.#channels.started = true;
   }
 
+  async drain(): Promise<void> {
+    if (this.#device.state !== 'running') return;
+    await this.#work(this.#device.setPacketFilter(0)).catch((error: Error) => this.#log(error.message));
+    await this.#channels.drained(DRAIN_MS);
+  }
+
   async stop(): Promise<void> {
     this.#started = false;
     this.#channels.started = false;
