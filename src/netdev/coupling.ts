@@ -13,6 +13,7 @@ import { Gro, reserveGro } from '../offload/gro.js';
 import { formatMac } from '../wire/address-text.js';
 import { Buffers } from './buffers.js';
 import type { FeatureState } from './control.js';
+import { Counting } from './counting.js';
 import { type FeatureSettings, featureSettings, featureStates } from './features.js';
 import { NETDEV_PAIR, PAIR_BYTES, type PairSetup } from './pair.js';
 import { configureDevice, configureTap, mostQueues, QUEUES_MAX, setupDevice } from './setup.js';
@@ -62,6 +63,7 @@ export class Coupling {
   readonly #kernel: KernelInterface;
   readonly #buffers: Buffers;
   readonly #workers: Workers;
+  readonly #counting: Counting;
   /** PAIR_BYTES of each queue. */
   readonly #pairs: number;
   /** GRO_STAGE of each queue that there ever was. */
@@ -104,6 +106,8 @@ export class Coupling {
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
+    this.#counting = new Counting(eal, tap, this.#pairs, QUEUES_MAX, this.#stages);
+    this.#counting.use(device);
     this.#workers = new Workers(eal, options.name, this.#end);
     this.#settings = this.#wanted(this.#wishes);
   }
@@ -125,22 +129,9 @@ export class Coupling {
   get kernel(): KernelInterface {
     return this.#kernel;
   }
-  /** Received packets that the interface, down or gone, did not take. */
-  get dropped(): number {
-    const { u32 } = this.#eal.arena;
-    let sum = 0;
-    for (let queue = 0; queue < QUEUES_MAX; queue++) {
-      const at = (this.#pairs + queue * PAIR_BYTES + NETDEV_PAIR.at.downDropped) >>> 2;
-      sum += u32[at]! + u32[at + 1]! * 2 ** 32;
-    }
-    return sum;
-  }
-  get tap(): Port {
-    return this.#tap;
-  }
-  /** How long the last change of the device kept packets waiting, ms. */
-  get gapMs(): number {
-    return this.#gapMs;
+  /** ethtool -S. */
+  statistics(): (readonly [name: string, value: number])[] {
+    return this.#counting.list(this.#queues, this.#gapMs);
   }
 
   /** Every feature, in the kernel's order. */
@@ -407,6 +398,7 @@ export class Coupling {
     this.#options.log(`${this.name}: ${reason}; waiting for the device to come back`);
     await this.#workers.release();
     this.#dropWaiting();
+    this.#counting.use(undefined);
     const old = this.#device;
     while (!this.#closed && this.#tap.state !== 'removed') {
       try {
@@ -417,6 +409,7 @@ export class Coupling {
       }
     }
     if (this.#device === old) return;
+    this.#counting.use(this.#device);
     try {
       await this.#restore();
       this.#options.log(`${this.name}: the device is back`);
@@ -454,6 +447,7 @@ export class Coupling {
     for (let queue = 0; queue < this.#queues; queue++) {
       const list = this.#pairs + queue * PAIR_BYTES + NETDEV_PAIR.bytes;
       this.#eal.main.datapath.mbufFree(list, this.#cell(queue, 'waiting'));
+      this.#counting.dropped(this.#cell(queue, 'waiting'));
       this.#setCell(queue, 'waiting', 0);
     }
   }
