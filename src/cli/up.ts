@@ -5,7 +5,7 @@ import { exitCodeOf } from '../apps/interrupt.js';
 import { isDaemon, startDaemon, tellStarter, writePid } from '../apps/up/daemon.js';
 import { runUp, type UpOptions, type UpReady } from '../apps/up/up.js';
 import { isInterfaceName } from '../memory/os/netlink.js';
-import type { MetricsAddress } from '../netdev/metrics.js';
+import { type MetricsAddress, parseMetricsAddress } from '../netdev/metrics.js';
 import { MAX_QUEUES } from '../netvsc/scaling.js';
 import { MAX_MTU, MIN_MTU } from '../netvsc/types.js';
 import { jsonOption, parser } from './limits.js';
@@ -69,10 +69,9 @@ export function device(text: string): number | string {
 }
 
 function metrics(text: string): MetricsAddress {
-  const [, host, port] = /^(\[[0-9a-f:]+\]|[^:\s]+):(\d{1,5})$/i.exec(text) ?? [];
-  if (host === undefined || Number(port) > 65_535)
-    throw new InvalidArgumentError('expected ADDRESS:PORT, as in 127.0.0.1:9100');
-  return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) };
+  const found = parseMetricsAddress(text);
+  if (found) return found;
+  throw new InvalidArgumentError('expected PORT (of 127.0.0.1) or ADDRESS:PORT, as in 127.0.0.1:9100');
 }
 
 function optionsOf(name: string, given: Given): UpOptions {

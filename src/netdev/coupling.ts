@@ -13,6 +13,7 @@ import { TAP_OFFLOAD } from '../memory/os/tap.js';
 import { formatMac } from '../wire/address-text.js';
 import { Buffers } from './buffers.js';
 import type { FeatureState } from './control.js';
+import { Counting } from './counting.js';
 import { type FeatureDevice, type FeatureSettings, featureSettings, featureStates } from './features.js';
 import { Pairs } from './pairs.js';
 import { configureDevice, configureTap, mostQueues, setupDevice } from './setup.js';
@@ -63,6 +64,7 @@ export class Coupling {
   readonly #kernel: KernelInterface;
   readonly #buffers: Buffers;
   readonly #workers: Workers;
+  readonly #counting: Counting;
   #wishes: ReadonlyMap<string, boolean> = new Map();
   #settings: FeatureSettings;
   #scaling: Scaling = {};
@@ -103,6 +105,8 @@ export class Coupling {
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
+    this.#counting = new Counting(tap, this.pairs);
+    this.#counting.use(device);
     this.#workers = new Workers(eal, options.name, this.#end);
     this.#settings = this.#wanted(this.#wishes);
   }
@@ -127,9 +131,9 @@ export class Coupling {
   get tap(): Port {
     return this.#tap;
   }
-  /** How long the last change of the device kept packets waiting, ms. */
-  get gapMs(): number {
-    return this.#gapMs;
+  /** ethtool -S. */
+  statistics(): (readonly [name: string, value: number])[] {
+    return this.#counting.list(this.#queues, this.#gapMs);
   }
 
   /** Every feature, in the kernel's order. */
@@ -405,7 +409,8 @@ export class Coupling {
 
   async #take(): Promise<void> {
     this.#steer();
-    await this.#workers.take(this.#device, this.#tap, this.pairs.setups(this.#queues));
+    const { rxInterrupts } = this.#device.config!;
+    await this.#workers.take(this.#device, this.#tap, this.pairs.setups(this.#queues, rxInterrupts));
   }
 
   /** Flows go to the queues that the host's table names. */
@@ -417,7 +422,8 @@ export class Coupling {
   async #renew(reason: string): Promise<void> {
     this.#options.log(`${this.name}: ${reason}; waiting for the device to come back`);
     await this.#workers.release();
-    this.pairs.dropWaiting();
+    this.#counting.dropped(this.pairs.dropWaiting());
+    this.#counting.use(undefined);
     const old = this.#device;
     while (!this.#closed && this.#tap.state !== 'removed') {
       try {
@@ -428,6 +434,7 @@ export class Coupling {
       }
     }
     if (this.#device === old) return;
+    this.#counting.use(this.#device);
     try {
       await this.#restore();
       this.#options.log(`${this.name}: the device is back`);

@@ -142,14 +142,7 @@ export class Netdev implements NetdevControl {
   }
 
   statistics(): readonly (readonly [name: string, value: number])[] {
-    const { device, tap, pairs, gapMs } = this.#coupling;
-    return [
-      ...device.xstats(),
-      ...tap.xstats().map(([name, value]) => [`tap_${name}`, value] as const),
-      ...Object.entries(pairs.merged()).map(([name, value]) => [`gro_${name}`, value] as const),
-      ['rx_down_dropped', pairs.dropped],
-      ['last_change_gap_us', Math.round(gapMs * 1000)],
-    ];
+    return this.#coupling.statistics();
   }
 
   async #try(work: () => Promise<void>): Promise<void> {

@@ -9,7 +9,7 @@ import { GRO_HELD_MAX, Gro } from '../offload/gro.js';
 
 /** Packets of one burst and direction: NAPI's weight. */
 export const BUDGET = 64;
-/** How long packets that the device did not take may wait for the next try, ms. */
+/** How long packets that the device did not take may wait for the next try, and a device that wakes nobody for a look, ms. */
 const RETRY_MS = 0.5;
 
 /** What control code sees of a pair, and what outlives the thread that polls it. */
@@ -46,6 +46,8 @@ export interface PairSetup {
   readonly gro: number;
   /** Address of the interface's STEERING. */
   readonly steering: number;
+  /** The device wakes who waits for packets; it is looked at from time to time otherwise. */
+  readonly wakes: boolean;
 }
 
 export class QueuePair implements Pollable {
@@ -63,10 +65,16 @@ export class QueuePair implements Pollable {
   /** All of the device's. */
   readonly #deviceTx: readonly TxQueue[];
   readonly #steering: number;
+  readonly #wakes: boolean;
   readonly #tapRx: RxQueue;
   readonly #tapTx: TxQueue;
 
-  constructor(lcore: LcoreThread, device: LcorePort, tap: LcorePort, { queue, memory, gro, steering }: PairSetup) {
+  constructor(
+    lcore: LcoreThread,
+    device: LcorePort,
+    tap: LcorePort,
+    { queue, memory, gro, steering, wakes }: PairSetup,
+  ) {
     this.#lcore = lcore;
     this.#u32 = lcore.arena.u32;
     this.#cells = memory;
@@ -79,6 +87,7 @@ export class QueuePair implements Pollable {
     this.#deviceRx = device.rxQueue(queue);
     this.#deviceTx = Array.from({ length: device.txQueues }, (_, to) => device.txQueue(to));
     this.#steering = steering;
+    this.#wakes = wakes;
     this.#tapRx = tap.rxQueue(queue);
     this.#tapTx = tap.txQueue(queue);
   }
@@ -90,7 +99,7 @@ export class QueuePair implements Pollable {
   tick(): void {}
 
   arm(): boolean {
-    if (!this.#deviceRx.arm()) return false;
+    if (this.#wakes && !this.#deviceRx.arm()) return false;
     // While packets wait for the device the interface's own are left to the kernel.
     if (this.#waits || this.#tapRx.arm()) return true;
     this.#deviceRx.disarm();
@@ -103,7 +112,7 @@ export class QueuePair implements Pollable {
   }
 
   sleepMs(): number | undefined {
-    return this.#waits ? RETRY_MS : undefined;
+    return this.#waits || !this.#wakes ? RETRY_MS : undefined;
   }
 
   fds(): readonly number[] {

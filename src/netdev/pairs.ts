@@ -1,9 +1,12 @@
 // Memory of an interface's queue pairs, which outlives the threads that poll them: the control thread's side of NETDEV_PAIR.
 import type { Eal } from '../ethdev/eal.js';
-import { Gro, reserveGro } from '../offload/gro.js';
+import { read64 } from '../memory/cells64.js';
+import { Gro, type GroCounters, reserveGro } from '../offload/gro.js';
 import { TransmitSteering } from '../offload/steering.js';
 import { NETDEV_PAIR, PAIR_BYTES, type PairSetup } from './pair.js';
 import { QUEUES_MAX } from './setup.js';
+
+const NO_GRO: GroCounters = { packets: 0, merged: 0, coalesced: 0, evicted: 0, checksums: 0, badChecksums: 0 };
 
 export class Pairs {
   /** Which queue a flow is sent on. */
@@ -22,12 +25,12 @@ export class Pairs {
     this.#memory = eal.arena.reserve(`${name} pairs`, QUEUES_MAX * PAIR_BYTES);
   }
 
-  /** The first `count` of them, for workers. */
-  setups(count: number): PairSetup[] {
+  /** The first `count` of them, for workers; `wakes`: the device has interrupts. */
+  setups(count: number, wakes: boolean): PairSetup[] {
     return Array.from({ length: count }, (_, queue) => {
       this.#stages[queue] ??= this.#stage(queue);
-      const steering = this.steering.address;
-      return { queue, memory: this.#memory + queue * PAIR_BYTES, gro: this.#stages[queue], steering };
+      const [memory, gro] = [this.#memory + queue * PAIR_BYTES, this.#stages[queue]];
+      return { queue, memory, gro, steering: this.steering.address, wakes };
     });
   }
 
@@ -44,32 +47,34 @@ export class Pairs {
     return false;
   }
 
-  /** Frees what waits. No worker uses the pairs. */
-  dropWaiting(): void {
+  /** Frees what waits, and says how many packets that were. No worker uses the pairs. */
+  dropWaiting(): number {
+    let packets = 0;
     for (let queue = 0; queue < QUEUES_MAX; queue++) {
       const list = this.#memory + queue * PAIR_BYTES + NETDEV_PAIR.bytes;
-      this.#eal.main.datapath.mbufFree(list, this.#get(queue, 'waiting'));
+      const waiting = this.#get(queue, 'waiting');
+      this.#eal.main.datapath.mbufFree(list, waiting);
+      packets += waiting;
       this.#set(queue, 'waiting', 0);
     }
+    return packets;
   }
 
   /** Received packets that the interface, down or gone, did not take. */
   get dropped(): number {
     const { u32 } = this.#eal.arena;
     let sum = 0;
-    for (let queue = 0; queue < QUEUES_MAX; queue++) {
-      const at = (this.#memory + queue * PAIR_BYTES + NETDEV_PAIR.at.downDropped) >>> 2;
-      sum += u32[at]! + u32[at + 1]! * 2 ** 32;
-    }
+    for (let queue = 0; queue < QUEUES_MAX; queue++)
+      sum += read64(u32, (this.#memory + queue * PAIR_BYTES + NETDEV_PAIR.at.downDropped) >>> 2);
     return sum;
   }
 
   /** Counters of receive offload, all queues together. */
-  merged(): Record<string, number> {
-    const sums: Record<string, number> = {};
+  merged(): GroCounters {
+    const sums: Record<string, number> = { ...NO_GRO };
     for (const stage of this.#stages)
-      for (const [name, value] of Object.entries(this.#gro(stage).counters())) sums[name] = (sums[name] ?? 0) + value;
-    return sums;
+      for (const [name, value] of Object.entries(this.#gro(stage).counters())) sums[name]! += value;
+    return sums as GroCounters;
   }
 
   #stage(queue: number): number {

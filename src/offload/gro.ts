@@ -3,6 +3,7 @@
 // a flow's packets keep their order, and who cuts the large packet again gets those that came in.
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
+import { read64 } from '../memory/cells64.js';
 import {
   GRO_BUCKET,
   GRO_BUCKET_FLOWS,
@@ -73,8 +74,7 @@ export class Gro {
   }
 
   counters(): GroCounters {
-    const value = (cell: number) =>
-      this.#u32[(this.#stage + cell) >>> 2]! + this.#u32[(this.#stage + cell + 4) >>> 2]! * 2 ** 32;
+    const value = (cell: number) => read64(this.#u32, (this.#stage + cell) >>> 2);
     return Object.fromEntries(COUNTERS.map((name) => [name, value(GRO_STAGE.at[name])])) as GroCounters;
   }
 }
