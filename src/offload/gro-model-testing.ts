@@ -149,10 +149,7 @@ export class GroModel {
       return;
     }
     const { l3, l4, protocol } = first;
-    const bytes = Uint8Array.from([
-      ...first.bytes,
-      ...parts.slice(1).flatMap((part) => [...part.bytes.subarray(part.payloadAt)]),
-    ]);
+    const bytes = Buffer.concat([first.bytes, ...parts.slice(1).map((part) => part.bytes.subarray(part.payloadAt))]);
     const four = bytes[l3]! >> 4 === 4;
     const l4Bytes = bytes.length - l4;
     if (four) {
