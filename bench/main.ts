@@ -1,6 +1,7 @@
 // npm run bench [-- SUITE...] [--rounds N] [--json]: figures of this machine, medians over several rounds, beside the
 // goals of the project. Suites: datapath (default); tap, tcp, latency (root; interfaces in namespaces of their own); peers
-// (DPDK's C driver beside ours); ports (root; net_tap and net_af_packet, ours and DPDK's).
+// (DPDK's C driver beside ours); ports (root; net_tap and net_af_packet, ours and DPDK's); pmd (testpmd's forward modes;
+// net_netvsc by queues, bursts and copybreak).
 import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { exitCodeOf, Interrupted } from '../src/apps/interrupt.js';
@@ -55,10 +56,12 @@ async function datapath(rounds: number): Promise<SuiteResult> {
   return { rows };
 }
 
-// Loaded when it is wanted: it looks for DPDK and a compiler at once.
+// Loaded when they are wanted: they look for DPDK and a compiler at once.
 const peers: Suite = async (rounds) => (await import('./peers/suite.js')).peers(rounds);
 
-const SUITES: Record<string, Suite> = { datapath, tap, tcp, latency, ports, peers };
+const pmd: Suite = async (rounds) => (await import('./pmd/suite.js')).pmd(rounds);
+
+const SUITES: Record<string, Suite> = { datapath, tap, tcp, latency, ports, peers, pmd };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -98,9 +101,10 @@ if (values.json) {
     `node ${process.version}, calibration loop ${calibration.toFixed(2)} ns, medians of ${rounds} rounds, ` +
       `load before ${load[0]!.toFixed(1)}\n`,
   );
-  for (const [name, { rows, skipped = [] }] of Object.entries(results)) {
+  for (const [name, { rows, skipped = [], notes = [] }] of Object.entries(results)) {
     process.stdout.write(`\n${name}\n`);
     for (const row of rows) process.stdout.write(`${rowText(row)}\n`);
+    for (const note of notes) process.stdout.write(`  ${note}\n`);
     for (const reason of skipped) process.stdout.write(`  skipped: ${reason}\n`);
   }
 }

@@ -26,12 +26,13 @@ export type {
 export type { Eal, EalSettings } from '../ethdev/eal.js';
 export { type DeviceSpec, EAL_USAGE, type EalOptions } from '../ethdev/eal-options.js';
 export { PortError, type PortErrorCode } from '../ethdev/errors.js';
+export type { HashFlow, HashLevel, HashLevels } from '../ethdev/flow-hash.js';
 export { type LcorePort, type LcoreThread, polling } from '../ethdev/lcore.js';
 export type { FullConfig } from '../ethdev/limits.js';
 export type { Pollable, PollLoop } from '../ethdev/loop.js';
 export type { Mbufs } from '../ethdev/mbuf.js';
 export type { Mempool, MempoolOptions } from '../ethdev/mempool.js';
-export type { Port, PortState } from '../ethdev/port.js';
+export type { Port } from '../ethdev/port.js';
 export type { PortHandle, QueueHandle, RxQueue, TxQueue } from '../ethdev/queues.js';
 export type {
   BasicStats,
@@ -40,10 +41,14 @@ export type {
   LinkStatus,
   PortConfig,
   PortEvent,
+  PortEvents,
   PortInfo,
+  PortOffloads,
+  PortState,
   QueueInfo,
   QueueStats,
   ReceiveFilter,
+  RingSizes,
   RssConfig,
 } from '../ethdev/types.js';
 export type { Arena, ArenaRegion } from '../memory/arena.js';

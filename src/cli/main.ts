@@ -3,11 +3,13 @@ import { Command, CommanderError } from 'commander';
 import { packageVersion } from '../apps/package-info.js';
 import { addDemo } from './demo.js';
 import { addDevbind } from './devbind.js';
+import { addDown } from './down.js';
 import { addExample } from './example.js';
 import { addGuest } from './guest.js';
 import { addHost } from './host.js';
 import { addRun } from './run.js';
 import { addTestpmd } from './testpmd.js';
+import { addUp } from './up.js';
 
 function makeProgram(): Command {
   const program = new Command('netvsc')
@@ -22,6 +24,8 @@ function makeProgram(): Command {
   addRun(program);
   addExample(program);
   addTestpmd(program);
+  addUp(program);
+  addDown(program);
   const commands = program.commands.flatMap((command) => [command, ...command.commands]);
   for (const command of commands) command.copyInheritedSettings(program).exitOverride();
   return program.exitOverride();

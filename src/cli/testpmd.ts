@@ -4,7 +4,7 @@ import { onInterrupt } from '../apps/interrupt.js';
 import { optionsUsage, parseTestpmdOptions } from '../apps/testpmd/options.js';
 import { processOutput } from '../apps/testpmd/output.js';
 import { splitWords, testpmd } from '../apps/testpmd/testpmd.js';
-import { EAL_USAGE } from '../ethdev/eal-options.js';
+import { ealUsage } from '../ethdev/eal-options.js';
 
 const NAME = 'testpmd';
 
@@ -12,7 +12,7 @@ const usage = (): string => `Usage: netvsc testpmd [EAL options] -- [testpmd opt
 
 Forwards packets between ports; options, commands and texts are those of DPDK's testpmd.
 
-${EAL_USAGE}
+${ealUsage('all allowed ones')}
 
 testpmd options:
 ${optionsUsage()}

@@ -83,6 +83,8 @@ export abstract class InterfacePort extends VirtualPort {
   #autonegotiated = false;
   /** VNET_TX cells, which follow the MTU. */
   protected txCells: number[] = [];
+  /** Called after every look at an interface that has changed. */
+  protected onInterface: ((state: InterfaceState) => void) | undefined;
 
   constructor(context: DriverContext, device: string, args: Devargs) {
     super(context, device, args);
@@ -112,6 +114,11 @@ export abstract class InterfacePort extends VirtualPort {
     this.attach(name);
   }
 
+  /** Descriptor of the interface's namespace. */
+  protected get network(): number {
+    return this.#network;
+  }
+
   /** Calls `work` in the interface's namespace. */
   protected inNetwork<T>(work: () => T): T {
     return inOpenNetwork(this.#network, work);
@@ -119,6 +126,11 @@ export abstract class InterfacePort extends VirtualPort {
 
   protected get interface(): InterfaceState {
     return this.#state!;
+  }
+
+  /** A change of the interface, at any time; what it is then has been seen when this returns. Throws PortError. */
+  protected change(what: string, change: (found: NetworkInterface) => void): void {
+    this.#change(what, change);
   }
 
   override async setMtu(mtu: number): Promise<void> {
@@ -234,6 +246,7 @@ export abstract class InterfacePort extends VirtualPort {
     this.#fullDuplex = fullDuplex;
     this.#autonegotiated = autonegotiated;
     if (before !== undefined && before.running !== state.running) this.onEvent?.({ type: 'link', link: this.#link() });
+    if (before !== undefined) this.onInterface?.(state);
   }
 
   #try<T>(what: string, work: () => T): T {

@@ -3,6 +3,7 @@
 
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
+import type { InterfaceState } from '../memory/os/netlink.js';
 import type { Devargs } from './devargs.js';
 import type { FullConfig } from './limits.js';
 import type { Mempool } from './mempool.js';
@@ -12,8 +13,10 @@ import type {
   LinkStatus,
   PortEvent,
   PortInfo,
+  PortOffloads,
   QueueStats,
   ReceiveFilter,
+  RingSizes,
 } from './types.js';
 
 /** A thread that runs bursts. All lcores of a process work on one arena. */
@@ -83,6 +86,32 @@ export interface TakenPort {
   release(): void;
 }
 
+/** What a port on an interface of the kernel lets its owner do there. Calls throw PortError. */
+export interface KernelInterface {
+  /** As it was last seen. */
+  readonly state: InterfaceState;
+  /** Descriptor of the network namespace in which it is; the port's. */
+  readonly network: number;
+  /** How many of the configured queues the kernel uses, the first ones; all of them at first. Nobody may be receiving from the others. */
+  setQueues(count: number): void;
+  /** Gives all that is sent from now on to queue 0, or back to all queues. False: this kernel cannot. */
+  gather(on: boolean): boolean;
+  /** Packets wait in a queue from that one on. */
+  holds(first: number): boolean;
+  /** Called when somebody changed it, soon after. */
+  onChange: ((state: InterfaceState) => void) | undefined;
+  /** Whether the interface's user sees a link; started. */
+  setCarrier(up: boolean): void;
+  /** What the stack may leave undone in packets that it sends: TAP_OFFLOAD bits. Returns those that the kernel knows. */
+  setOffloads(bits: number): number;
+  /** The largest packets to be cut, in bytes with headers, and most segments of one. */
+  setGsoLimit(bytes: number, segments: number): void;
+  setSpeed(mbps: number): void;
+  /** Unlike the port's calls these are for any time. */
+  setMtu(mtu: number): void;
+  setMac(mac: string): void;
+}
+
 /** A probed device: the control half. Calls come one after the other; `running` queues are stopped around those that say so. */
 export interface PortDriver {
   /** Has the permanent address at first. */
@@ -98,6 +127,9 @@ export interface PortDriver {
   setupTx(queue: number, setup: TxQueueSetup): void;
   /** Everything is set up; from its end on bursts may run. */
   start(): Promise<void>;
+  /** Receives nothing new from now on, and waits until the bursts of other threads have taken what came and what they sent is on
+   *  its way. Ends after a while in any case. */
+  drain?(): Promise<void>;
   /** No burst runs any more. */
   stop(): Promise<void>;
   /** Stopped. Gives everything back; never throws. */
@@ -135,11 +167,22 @@ export interface PortDriver {
     readonly key?: Uint8Array;
     readonly table?: readonly number[];
   }): Promise<void>;
+  /** Queue of each transmit hash modulo the table's length; numbers may go beyond the tx queues that there are. Absent: all queues in turn. */
+  transmitTable?(): readonly number[];
+  /** Bits that are in force, those that need nothing of the device included. Absent: what was configured. */
+  offloads?(): PortOffloads;
+  /** Stopped or not, within info()'s limits. Throws PortError; nothing is changed then. */
+  setOffloads?(rxOffloads: number, txOffloads: number): Promise<void>;
+  rings?(): RingSizes;
+  /** Stopped, within the limits. Throws PortError; the old sizes are in force then. */
+  setRings?(sizes: { readonly rx?: number; readonly tx?: number }): Promise<void>;
   rxDescriptorStatus?(queue: number, offset: number): DescriptorStatus;
   txDescriptorStatus?(queue: number, offset: number): DescriptorStatus;
   /** Packets that wait in a queue. */
   rxQueueCount?(queue: number): number;
   burstMode?(): string;
+  /** Its interface, for devices that have one. */
+  readonly kernel?: KernelInterface;
   /** About once a millisecond, from the control thread. */
   tick?(nowMs: number): void;
 }

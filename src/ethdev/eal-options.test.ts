@@ -51,6 +51,8 @@ for (const [words, message] of [
   [['-m', '0'], /-m 0: expected 1 to 2048 MiB/],
   [['-m', '4096'], /-m 4096: expected 1 to 2048/],
   [['-m', 'x'], /-m x: expected/],
+  [['-m', '-1'], /'-m'/],
+  [['-l', '-a', UUID], /'-l'/],
   [['-a', 'eth0'], /-a eth0: expected vmbus:UUID/],
   [['-a', `vmbus:${UUID},=1`], /expected key=value/],
   [['-a', UUID, '-b', UUID], /-a and -b: expected one of both/],
@@ -94,6 +96,8 @@ test('any words are read, or are a PortError of one line', () => {
         parse(...words);
       } catch (error) {
         assert.ok(error instanceof PortError, String((error as Error).stack));
+        // What a user typed is quoted as it is.
+        if (!words.some((text) => text.includes('\n'))) assert.doesNotMatch(error.message, /\n/);
       }
     }),
     { numRuns: 1000 },

@@ -22,8 +22,9 @@ export interface EalOptions {
   readonly memoryMb: number;
 }
 
-export const EAL_USAGE = `EAL options:
-  -l, --lcores LIST        CPUs to run on, "0-1,3"; the first one is the control thread's (default: the first allowed one)
+/** `usualCpus`: what is used without -l, in words. */
+export const ealUsage = (usualCpus: string): string => `EAL options:
+  -l, --lcores LIST        CPUs to run on, "0-1,3"; the first one is the control thread's (default: ${usualCpus})
   -a, --allow DEV[,ARGS]   take only such devices into use: vmbus:UUID or UUID, with device arguments
   -b, --block DEV          do not take that device into use
   --vdev NAME[,ARGS]       a virtual device: net_ring0, net_null0, net_pcap0, net_af_packet0, net_tap0; around another
@@ -31,6 +32,9 @@ export const EAL_USAGE = `EAL options:
   --machine NAME           devices of that machine's host ("netvsc host")
   --root DIR               devices below DIR: a machine's directory, or / for a Hyper-V guest's own
   -m MB                    packet memory (default 64)`;
+
+/** For programs that leave EalSettings.allCpus out. */
+export const EAL_USAGE: string = ealUsage('the first allowed one');
 
 const MEMORY_MB = 64;
 const CPUS_MAX = 1024;
@@ -77,7 +81,7 @@ function read(words: readonly string[]) {
     return values;
   } catch (error) {
     // Node's message goes on with advice that is none here.
-    throw fault((error as Error).message.split('. ')[0]!);
+    throw fault((error as Error).message.split(/[.\n]\s*/)[0]!);
   }
 }
 

@@ -1,13 +1,14 @@
 // A process's environment, in DPDK's sense: memory, threads and ports, made from command-line options. One per program.
-import { Worker } from 'node:worker_threads';
+import { type Transferable, Worker } from 'node:worker_threads';
 import { Arena } from '../memory/arena.js';
+import { EventFd } from '../memory/os/eventfd.js';
 import { linuxSystem } from '../memory/os/mman.js';
 import { affinity, setAffinity } from '../memory/os/process.js';
 import { Devargs } from './devargs.js';
 import type { Driver, DriverContext } from './driver.js';
 import { type EalOptions, parseEalArguments } from './eal-options.js';
 import { PortError } from './errors.js';
-import { LCORE_BYTES, LcoreThread } from './lcore.js';
+import { ANY_CPU, LCORE_BYTES, LcoreThread } from './lcore.js';
 import type { LcoreData } from './lcore-worker.js';
 import type { Mbufs } from './mbuf.js';
 import { Mempool, type MempoolOptions } from './mempool.js';
@@ -17,6 +18,14 @@ import { Port } from './port.js';
 export interface FoundDevice {
   readonly device: string;
   readonly driver: string;
+}
+
+export interface UnusableDevice {
+  /** Undefined where not even that can be read. */
+  readonly device: string | undefined;
+  readonly reason: string;
+  /** Worth a line though nobody asked for it. */
+  readonly broken: boolean;
 }
 
 /** What the room above gives the environment: drivers, and where devices and packet memory come from. */
@@ -32,6 +41,8 @@ export interface EalPlatform {
 
 export interface Bus {
   readonly devices: readonly FoundDevice[];
+  /** What is on the bus and cannot be used, as it is. */
+  readonly unusable: readonly UnusableDevice[];
   /** What DriverContext.services is. */
   readonly services: unknown;
   memory(arena: Arena): PacketMemory;
@@ -53,6 +64,10 @@ export interface EalSettings {
   readonly log?: (line: string) => void;
   /** Without -l every allowed CPU gets an lcore, as in DPDK (default: the first one, the control thread's). */
   readonly allCpus?: boolean;
+  /** So many lcores besides the control thread's, which run where the kernel lets them; -l names the control thread's CPU only. */
+  readonly threads?: number;
+  /** Time between looks at ports of the control thread, ms (default 1). What the host says on its own is seen so late. */
+  readonly tickMs?: number;
 }
 
 export class Eal {
@@ -64,12 +79,15 @@ export class Eal {
   readonly #platform: EalPlatform;
   /** Of the bus. */
   readonly #devices: readonly FoundDevice[];
+  readonly #unusable: readonly UnusableDevice[];
   readonly #context: DriverContext;
   readonly #memory: PacketMemory;
   readonly #packets: { readonly address: number; readonly bytes: number };
   #packetsUsed = 0;
   readonly #stop: number;
   readonly #lcoreMemory: number[] = [];
+  /** By lcore: what wakes its loop. */
+  readonly #wakes: EventFd[] = [];
   readonly #workers = new Map<number, Promise<unknown>>();
   readonly #timer: NodeJS.Timeout;
   #ticked = 0;
@@ -87,13 +105,25 @@ export class Eal {
     const { arena } = this;
     const bus = options.root === undefined ? undefined : platform.openBus(options.root);
     this.#devices = bus?.devices ?? [];
+    this.#unusable = bus?.unusable ?? [];
     this.#memory = bus === undefined ? platform.plainMemory(arena) : bus.memory(arena);
     this.#packets = { address: this.#memory.allocate('packets', bytes), bytes };
     this.#stop = arena.reserve('lcores stop', GRAIN);
-    for (let lcore = 0; lcore < lcores; lcore++) this.#lcoreMemory.push(arena.reserve(`lcore ${lcore}`, LCORE_BYTES));
+    for (let lcore = 0; lcore < lcores; lcore++) {
+      this.#lcoreMemory.push(arena.reserve(`lcore ${lcore}`, LCORE_BYTES));
+      this.#wakes.push(new EventFd());
+    }
     const { drivers } = platform;
     this.main = new LcoreThread({
-      ...{ arena, lcore: 0, memory: this.#lcoreMemory[0]!, drivers, ports: [], stop: this.#stop },
+      ...{
+        arena,
+        lcore: 0,
+        memory: this.#lcoreMemory[0]!,
+        drivers,
+        ports: [],
+        stop: this.#stop,
+        wakeFd: this.#wakes[0]!.fd,
+      },
     });
     const log = settings.log ?? ((line: string) => process.stderr.write(`${line}\n`));
     this.#context = {
@@ -111,15 +141,17 @@ export class Eal {
       fds: () => [],
     });
     // For programs that run no loop in this thread.
-    this.#timer = setInterval(() => this.#tick(performance.now()), 1);
+    this.#timer = setInterval(() => this.#tick(performance.now()), settings.tickMs ?? 1);
     this.#timer.unref();
   }
 
   /** Reads EAL options, probes bus devices, then virtual ones, in this order. Throws PortError; nothing is left then. */
   static async init(words: readonly string[], platform: EalPlatform, settings: EalSettings = {}): Promise<Eal> {
     const allowed = affinity();
-    const options = parseEalArguments(words, settings.allCpus ? allowed : allowed.slice(0, 1));
-    const foreign = options.cpus.find((cpu) => !allowed.includes(cpu));
+    const given = parseEalArguments(words, settings.allCpus ? allowed : allowed.slice(0, 1));
+    const anywhere = new Array<number>(settings.threads ?? 0).fill(ANY_CPU);
+    const options = settings.threads === undefined ? given : { ...given, cpus: [given.cpus[0]!, ...anywhere] };
+    const foreign = given.cpus.find((cpu) => !allowed.includes(cpu));
     if (foreign !== undefined)
       throw new PortError('EINVAL', 'EAL', `-l: CPU ${foreign} is none of those allowed (${allowed.join(', ')})`);
     const eal = new Eal(options, platform, settings);
@@ -172,6 +204,16 @@ export class Eal {
     return this.#add(driver, device, args);
   }
 
+  /** Probes the device of a port anew that is gone or closed; the new port has the number of the old one. Throws PortError. */
+  async renew(port: Port): Promise<Port> {
+    await port.close();
+    const { driver, device, id } = port;
+    const args = this.options.allow?.find((spec) => spec.device === device)?.args ?? '';
+    const impl = await driver.probe(this.#context, device, new Devargs(args, device));
+    this.#ports[id] = new Port(id, device, driver, impl, this.#context);
+    return this.#ports[id];
+  }
+
   /** The port of that number or device name. Throws PortError ENODEV. */
   port(which: number | string): Port {
     const found = this.#ports.find(({ id, device }) => id === which || device === which);
@@ -182,9 +224,16 @@ export class Eal {
 
   /**
    * Runs `name` of the module at `url` in lcore `lcore`'s thread: (lcore: LcoreThread, data) => result. Ports that are configured now
-   * can be polled there. Resolves with the result; rejects when the function throws.
+   * can be polled there. Resolves with the result; rejects when the function throws. `transfer`: parts of the data (message ports)
+   * that go over to the thread.
    */
-  launch(lcore: number, url: string | URL, name: string, data?: unknown): Promise<unknown> {
+  launch(
+    lcore: number,
+    url: string | URL,
+    name: string,
+    data?: unknown,
+    transfer: readonly Transferable[] = [],
+  ): Promise<unknown> {
     const cpu = this.options.cpus[lcore];
     if (cpu === undefined || lcore === 0)
       return Promise.reject(
@@ -199,10 +248,10 @@ export class Eal {
       ...{ memory: this.arena.memory, lcore, cpu, address, stop: this.#stop, data },
       drivers: this.#platform.driversUrl,
       ports: ports.map((port) => port.handle()),
-      ...{ module: String(url), main: name },
+      ...{ module: String(url), main: name, wakeFd: this.#wakes[lcore]!.fd },
     };
     // Descriptors come from native calls, of which Node's bookkeeping does not know.
-    const options = { workerData, trackUnmanagedFds: false };
+    const options = { workerData, transferList: [...transfer], trackUnmanagedFds: false };
     const worker = new Worker(new URL('./lcore-worker.js', import.meta.url), options);
     const done = new Promise<unknown>((resolve, reject) => {
       worker.once('message', resolve);
@@ -217,9 +266,15 @@ export class Eal {
     return ended;
   }
 
+  /** Ends the sleep of an lcore's loop: control code of its thread gets a turn. */
+  wake(lcore: number): void {
+    this.#wakes[lcore]?.signal();
+  }
+
   /** Tells all lcores to end, and waits for them. */
   async stopLcores(): Promise<void> {
     Atomics.store(this.arena.u32, this.#stop >>> 2, 1);
+    for (const lcore of this.#workers.keys()) this.wake(lcore);
     await Promise.allSettled([...this.#workers.values()]);
   }
 
@@ -235,6 +290,7 @@ export class Eal {
     for (const port of [...this.#ports].reverse()) await port.close();
     clearInterval(this.#timer);
     this.main.close();
+    for (const wake of this.#wakes) wake.close();
     this.#memory.release(this.#packets.address);
   }
 
@@ -247,8 +303,11 @@ export class Eal {
     const { allow, block, vdevs, root } = this.options;
     if (allow && root === undefined) throw new PortError('EINVAL', 'EAL', '-a: there is no bus (--machine or --root)');
     const devices = this.#devices;
+    for (const { reason, broken } of this.#unusable) if (broken) this.#context.log(reason);
     for (const { device } of allow ?? []) {
       if (devices.some((found) => found.device === device)) continue;
+      const unusable = this.#unusable.find((found) => found.device === device);
+      if (unusable) throw new PortError('ENODEV', `-a ${device}`, unusable.reason);
       const known = devices.map((found) => found.device).join(', ') || 'none';
       throw new PortError('ENODEV', `-a ${device}`, `no such device, there is ${known}`);
     }

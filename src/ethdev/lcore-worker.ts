@@ -4,16 +4,18 @@ import { Arena } from '../memory/arena.js';
 import { linuxSystem } from '../memory/os/mman.js';
 import { setAffinity } from '../memory/os/process.js';
 import type { Driver } from './driver.js';
-import { LcoreThread } from './lcore.js';
+import { ANY_CPU, LcoreThread } from './lcore.js';
 import type { PortHandle } from './queues.js';
 
 /** What Eal.launch hands over. */
 export interface LcoreData {
   readonly memory: WebAssembly.Memory;
   readonly lcore: number;
+  /** Number, or ANY_CPU. */
   readonly cpu: number;
   readonly address: number;
   readonly stop: number;
+  readonly wakeFd: number;
   readonly drivers: string;
   readonly ports: readonly PortHandle[];
   readonly module: string;
@@ -22,11 +24,11 @@ export interface LcoreData {
 }
 
 async function main(setup: LcoreData): Promise<unknown> {
-  setAffinity([setup.cpu]);
+  if (setup.cpu !== ANY_CPU) setAffinity([setup.cpu]);
   const arena = Arena.attach(setup.memory, linuxSystem);
   const { drivers } = (await import(setup.drivers)) as { drivers: readonly Driver[] };
-  const { lcore, ports, stop } = setup;
-  const thread = new LcoreThread({ arena, lcore, memory: setup.address, drivers, ports, stop });
+  const { lcore, ports, stop, wakeFd } = setup;
+  const thread = new LcoreThread({ arena, lcore, memory: setup.address, drivers, ports, stop, wakeFd });
   try {
     const found = ((await import(setup.module)) as Record<string, unknown>)[setup.main];
     if (typeof found !== 'function') throw new TypeError(`${setup.module} exports no function ${setup.main}`);

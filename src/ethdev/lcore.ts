@@ -15,6 +15,9 @@ const RESERVE_BYTES = 8 << 20;
 const up = (bytes: number) => Math.ceil(bytes / 64) * 64;
 export const LCORE_BYTES: number = up(SCRATCH.END) + up(MBUFS_BYTES) + RESERVE_BYTES;
 
+/** An lcore of no particular CPU. */
+export const ANY_CPU = -1;
+
 /** A port in a thread that does not control it. */
 export class LcorePort {
   readonly id: number;
@@ -69,6 +72,8 @@ export interface LcoreSetup {
   readonly ports: readonly PortHandle[];
   /** Cell that becomes 1 when the lcore is to end. */
   readonly stop: number;
+  /** eventfd that wakes its loop, of the control thread (default: one of its own). */
+  readonly wakeFd?: number;
 }
 
 export class LcoreThread implements Lcore {
@@ -78,7 +83,7 @@ export class LcoreThread implements Lcore {
   readonly mbufs: Mbufs;
   readonly ports: readonly LcorePort[];
   /** Polls what is added to it, once run() is called. */
-  readonly loop: PollLoop = new PollLoop();
+  readonly loop: PollLoop;
   readonly #drivers: readonly Driver[];
   readonly #stop: number;
   #next: number;
@@ -88,6 +93,7 @@ export class LcoreThread implements Lcore {
     const { arena, lcore, memory } = setup;
     this.arena = arena;
     this.lcore = lcore;
+    this.loop = new PollLoop(setup.wakeFd);
     this.datapath = createDatapath(arena.memory, memory);
     this.datapath.useLcore(lcore);
     this.mbufs = new Mbufs(arena, this.datapath, memory + up(SCRATCH.END));

@@ -38,7 +38,8 @@ export const loopEpochNs = (): bigint => BigInt(Math.round(performance.timeOrigi
 
 export class PollLoop {
   readonly #members: Pollable[] = [];
-  readonly #wake = new EventFd();
+  readonly #wake: EventFd;
+  readonly #ownsWake: boolean;
   readonly #polls = new PollSet();
   #watched: readonly number[] = [];
   #running = false;
@@ -51,6 +52,14 @@ export class PollLoop {
   #stopped: (() => void) | undefined;
   /** Turns in which it slept, for statistics. */
   sleeps = 0;
+  /** Longest sleep in ms; more where nobody needs a turn who cannot wake the loop. */
+  sleepMaxMs = SLEEP_MAX_MS;
+
+  /** `wakeFd`: an eventfd that another thread made and closes. */
+  constructor(wakeFd?: number) {
+    this.#wake = new EventFd(wakeFd);
+    this.#ownsWake = wakeFd === undefined;
+  }
 
   /** Descriptor (eventfd) whose writing wakes the loop from another thread. */
   get wakeFd(): number {
@@ -81,7 +90,7 @@ export class PollLoop {
 
   close(): void {
     this.#polls.close();
-    this.#wake.close();
+    if (this.#ownsWake) this.#wake.close();
   }
 
   readonly #turn = (): void => {
@@ -129,7 +138,7 @@ export class PollLoop {
       this.#watch();
       this.sleeps++;
       woken = this.#polls.wait(Math.min(this.#sleepMs, this.#sleepLimit())) > 0;
-      this.#sleepMs = woken ? SLEEP_MS : Math.min(this.#sleepMs * 2, SLEEP_MAX_MS);
+      this.#sleepMs = woken ? SLEEP_MS : Math.min(this.#sleepMs * 2, this.sleepMaxMs);
       if (woken && this.#polls.revents(this.#wake.fd) !== 0) this.#wake.drain();
     }
     for (const member of this.#members) member.disarm(!quiet || (woken && this.#signalled(member)));
@@ -144,8 +153,8 @@ export class PollLoop {
 
   /** What the members ask for at first; more the longer nothing comes, or it would be spinning. */
   #sleepLimit(): number {
-    let least = SLEEP_MAX_MS;
-    for (const member of this.#members) least = Math.min(least, member.sleepMs?.() ?? SLEEP_MAX_MS);
+    let least = this.sleepMaxMs;
+    for (const member of this.#members) least = Math.min(least, member.sleepMs?.() ?? least);
     if (this.#patience > 0) this.#napMs = 0;
     this.#napMs = Math.max(least, Math.min(this.#napMs * 1.25, NAP_MS));
     return this.#napMs;

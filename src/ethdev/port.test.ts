@@ -9,8 +9,8 @@ import type { Driver, DriverContext, PortDriver, TakenPort } from './driver.js';
 import { PortError, type PortErrorCode } from './errors.js';
 import type { FullConfig } from './limits.js';
 import { Mempool } from './mempool.js';
-import { Port, type PortState } from './port.js';
-import type { PortEvent, PortInfo } from './types.js';
+import { Port } from './port.js';
+import type { PortEvent, PortInfo, PortState } from './types.js';
 
 const QUEUES_MAX = 4;
 

@@ -24,6 +24,8 @@ export interface PortInfo {
   readonly rssTableEntries: number;
   readonly rssKeyBytes: number;
   readonly maxTxSegments: number;
+  /** Largest packets for TCP_TSO, headers included; 0 = none of that family. Absent: 65,535. */
+  readonly maxTsoBytes?: { readonly ipv4: number; readonly ipv6: number };
   /** Speeds that it may have, Mbit/s. */
   readonly speedsMbps: readonly number[];
   readonly rxInterrupts: boolean;
@@ -32,6 +34,26 @@ export interface PortInfo {
   readonly softwareFilters: readonly ('mac' | 'multicast' | 'vlan')[];
   /** NUMA node of the device, -1 = any. */
   readonly socket: number;
+  /** Channels that the device's host granted; queues beyond share them. Absent: each queue has its own. */
+  readonly channels?: number;
+  /** Why the device has not all that such a device can have, for messages: by the offload's name, "queues", "RSS" or "MTU". */
+  readonly reasons?: Readonly<Record<string, string>>;
+}
+
+/** RX_OFFLOAD and TX_OFFLOAD bits. */
+export interface PortOffloads {
+  readonly rxOffloads: number;
+  readonly txOffloads: number;
+}
+
+/** Sections of the buffers that host and guest share: one received packet each at least, and one message to send. */
+export interface RingSizes {
+  readonly rx: number;
+  readonly tx: number;
+  readonly minRx: number;
+  readonly maxRx: number;
+  readonly minTx: number;
+  readonly maxTx: number;
 }
 
 export interface DescriptorLimits {
@@ -105,9 +127,27 @@ export interface ReceiveFilter {
   readonly allMulticast: boolean;
 }
 
+/** 'taken': another port uses the device (a capture around it, ...). */
+export type PortState = 'probed' | 'configured' | 'started' | 'taken' | 'removed' | 'closed';
+
+/** What programs listen to: port.on('link', ...). */
+export interface PortEvents {
+  link: [LinkStatus];
+  removed: [reason: string];
+  recovering: [];
+  recovered: [];
+  /** Another table for the choice of transmit queues is in force. */
+  transmitTable: [table: readonly number[]];
+  /** The device has switched offloads off, or on again, that were asked for. */
+  offloads: [PortOffloads];
+}
+
 export type PortEvent =
   | { readonly type: 'link'; readonly link: LinkStatus }
   /** The device is gone; the port can only be closed. */
   | { readonly type: 'removed'; readonly reason: string }
   | { readonly type: 'recovering' }
-  | { readonly type: 'recovered' };
+  | { readonly type: 'recovered' }
+  /** transmitTable() or offloads() of the PortDriver have something else to say. */
+  | { readonly type: 'transmit-table' }
+  | { readonly type: 'offloads' };

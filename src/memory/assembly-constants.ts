@@ -37,11 +37,15 @@ export function assemblyConstants(): string {
   for (const [group, numbers] of Object.entries({ ...named, ...more })) {
     for (const [name, value] of Object.entries(numbers)) emit(`${group}_${name}`, value as number);
   }
+  for (const [name, value] of Object.entries(layout.STEER_PORTS)) emit(`STEER_PORTS_${upper(name)}`, value);
   for (const [name, value] of Object.entries(NDIS_HASH_TYPE)) emit(`HASH_TYPE_${name}`, value);
   emit('NO_SECTION', layout.NO_SECTION);
   emit('TX_TRANSACTION', layout.TX_TRANSACTION);
   emit('CONTROL_TRANSACTION', layout.CONTROL_TRANSACTION);
   emit('HEAD_BYTES', layout.HEAD_BYTES);
+  emit('STEER_ENTRIES', layout.STEER_ENTRIES);
+  emit('STEER_QUEUES', layout.STEER_QUEUES);
+  emit('STEER_BURST', layout.STEER_BURST);
   emit('SHARED_RING_DATA', layout.SHARED_RING_DATA);
   emit('SHARED_SLOT_BYTES', layout.SHARED_SLOT_BYTES);
   emit('DEFAULT_SCRATCH', layout.DEFAULT_SCRATCH);

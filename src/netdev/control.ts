@@ -110,6 +110,12 @@ export interface PauseState {
   readonly tx: boolean;
 }
 
+/** ethtool -d: what hv_netvsc dumps. */
+export interface RegisterDump {
+  /** The host's send table: channel of each of the 16 hash values. Empty: the device has none. */
+  readonly sendTable: readonly number[];
+}
+
 /** What can be asked of an interface. Setters reject with a NetdevError; everything is as before then. */
 export interface NetdevControl {
   driverInfo(): DriverInfo;
@@ -130,6 +136,9 @@ export interface NetdevControl {
   setCoalescing(change: Partial<Coalescing>): Promise<void>;
   /** Undefined: the device has none. */
   pause(): PauseState | undefined;
+  registers(): RegisterDump;
+  /** ethtool -P: the device's own address, "00:15:5d:00:00:01". */
+  permanentAddress(): string;
   /** ethtool -S, in order. */
   statistics(): readonly (readonly [name: string, value: number])[];
 }

@@ -2,7 +2,7 @@
 import type { Datapath } from '../datapath/datapath.js';
 import { OFFLOAD } from '../memory/layout.js';
 import type { OpenChannel, Subchannel, VmbusDevice } from '../vmbus/device.js';
-import { ControlPath } from './control.js';
+import { ControlPath, controlSections } from './control.js';
 import { HostMessages } from './indications.js';
 import {
   configure,
@@ -13,6 +13,7 @@ import {
   requestSubchannels,
   revokeReceiveBuffer,
   revokeSendBuffer,
+  type Sections,
 } from './nvsp.js';
 import { grantOffloads, offloadParameters } from './offloads.js';
 import { QueueMemory } from './queue.js';
@@ -22,8 +23,10 @@ import { MAX_QUEUES, type RssInForce, type RssSettings, rssInForce, rssSteps } f
 import {
   type DriverCounters,
   MAX_MTU,
+  MAX_SEND_BUFFER_BYTES,
   MIN_MTU,
   maxMtu,
+  maxReceiveBufferBytes,
   type NetvscEvent,
   type NetvscInfo,
   type NetvscOptions,
@@ -34,8 +37,6 @@ import { Waiters } from './waiters.js';
 
 const DEFAULT_MTU = 1500;
 const ETHERNET_HEADER_BYTES = 14;
-/** Longest control message: set of RSS parameters with key and table is 592 bytes (facts/dpdk.md 2.3). */
-const CONTROL_BYTES = 1024;
 const MIN_SECTIONS = 10;
 const DEFAULT_TIMEOUT_MS = 5000;
 /** How long the host may take to see that the buffers are revoked before the channel is closed under it. */
@@ -90,7 +91,7 @@ export class Session {
     this.#counters = counters;
     this.queues = this.#queues;
     checkOptions(where, options);
-    this.#opened = device.open();
+    this.#opened = device.open(options.receiveBufferBytes);
     try {
       const own = { memory: device.memory, packetMemory, pools };
       this.#queues.push(new QueueMemory(device.arena, datapath, this.#opened, own));
@@ -195,6 +196,8 @@ export class Session {
       receiveSectionBytes: receive.sectionBytes,
       sendSections,
       sendSectionBytes: send.sectionBytes,
+      maxReceiveSections: this.#mostReceiveSections(receive, nvspVersion),
+      maxSendSections: this.#sectionsIn(MAX_SEND_BUFFER_BYTES, send.sectionBytes) - controlSections(send.sectionBytes),
       queues: this.#queues.length,
       receiveScaling,
       rss,
@@ -208,10 +211,16 @@ export class Session {
     this.#host.filter = bits;
   }
 
-  /** Switches these OFFLOAD bits on, and all others off. */
+  /** Switches these OFFLOAD bits on, and all others off. Those in force stay when the host refuses. */
   async setOffloads(bits: number): Promise<void> {
+    const before = this.#host.wantedOffloads;
     this.#host.wantedOffloads = bits;
-    await this.#rndis.setOffloadParameters(offloadParameters(bits, this.#nvspVersion));
+    try {
+      await this.#rndis.setOffloadParameters(offloadParameters(bits, this.#nvspVersion));
+    } catch (error) {
+      this.#host.wantedOffloads = before;
+      throw error;
+    }
     this.#host.useOffloads();
   }
 
@@ -393,10 +402,11 @@ export class Session {
   /** Gives the control section(s) to control messages. Returns the number of the others. */
   #shareSections(sectionBytes: number): number {
     const queue = this.#primary;
-    const { address, bytes } = this.#opened.sendBuffer;
-    const used = Math.min(bytes, Math.max(this.#options.sendBufferBytes ?? bytes, MIN_SECTIONS * sectionBytes));
-    const sections = Math.floor(used / sectionBytes);
-    const forControl = Math.ceil(CONTROL_BYTES / sectionBytes);
+    const { address } = this.#opened.sendBuffer;
+    const wanted = this.#options.sendBufferBytes ?? MAX_SEND_BUFFER_BYTES;
+    const used = Math.min(MAX_SEND_BUFFER_BYTES, Math.max(wanted, MIN_SECTIONS * sectionBytes));
+    const sections = this.#sectionsIn(used, sectionBytes);
+    const forControl = controlSections(sectionBytes);
     if (sections <= forControl) {
       throw new NetvscError(
         this.#where,
@@ -411,10 +421,20 @@ export class Session {
     return sections - forControl;
   }
 
+  #sectionsIn(sendBytes: number, sectionBytes: number): number {
+    return Math.floor(Math.min(sendBytes, this.#opened.sendBuffer.bytes) / sectionBytes);
+  }
+
+  #mostReceiveSections({ sections, sectionBytes }: Sections, nvspVersion: number): number {
+    if (!this.#device.sizesReceiveBuffer) return sections;
+    const most = Math.min(this.#opened.receiveBuffer.bytes, maxReceiveBufferBytes(nvspVersion));
+    return Math.max(sections, Math.floor(most / sectionBytes));
+  }
+
   /** Divides the sections that are not control's among the queues; the last one takes the remainder. */
   #divideSections(): void {
     const sections = this.#primary.get('sendSections');
-    let first = Math.ceil(CONTROL_BYTES / this.#primary.get('sendSectionBytes'));
+    let first = controlSections(this.#primary.get('sendSectionBytes'));
     const share = Math.floor((sections - first) / this.#queues.length);
     for (const [i, queue] of this.#queues.entries()) {
       const count = i === this.#queues.length - 1 ? sections - first : share;
@@ -453,6 +473,11 @@ const alone: NetvscSharing['exclusive'] = (_queue, what) => {
 
 function checkOptions(where: string, options: NetvscOptions): void {
   const { mtu, requestTimeoutMs, copyLimit, queues, latency } = options;
+  for (const name of ['receiveBufferBytes', 'sendBufferBytes'] as const) {
+    const bytes = options[name];
+    if (bytes === undefined || (Number.isInteger(bytes) && bytes > 0)) continue;
+    throw new NetvscError(where, 'options', `${name}: expected a number of bytes, got ${bytes}`);
+  }
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= MAX_MTU)) {
     throw new NetvscError(where, 'options', `mtu: expected ${MIN_MTU}..${MAX_MTU}, got ${mtu}`);
   }

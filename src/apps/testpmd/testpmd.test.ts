@@ -183,9 +183,13 @@ test('Ctrl-C ends the program with statistics, in order', { skip }, async (t) =>
   const child = spawn(process.execPath, [main, 'testpmd', ...EAL, '--', '--stats-period=1', '--total-num-mbufs=2048']);
   t.after(() => child.kill('SIGKILL'));
   let out = '';
+  let asked = false;
   child.stdout.on('data', (chunk) => {
     out += chunk;
-    if (/NIC statistics for port 1/.test(out)) child.kill('SIGINT');
+    // Once: a second signal ends it at once.
+    if (asked || !/NIC statistics for port 1/.test(out)) return;
+    asked = true;
+    child.kill('SIGINT');
   });
   const [code] = await once(child, 'close');
   assert.equal(code, 0);
@@ -374,7 +378,11 @@ for (const [words, expected] of [
     /mempool mb_pool_0: expected .* MiB of packet memory, got 16 \(option -m\)/,
   ],
   [['--vdev', 'net_bogus0'], /no driver for it/],
-  [[...EAL, '--', '--total-num-mbufs=2048', '--tx-offloads=0x8'], /Start ports failed/],
+  [[...EAL, '--', '--tx-offloads=0x8'], /port 0 \(net_null0\): tx offloads: unsupported 0x8 \(TCP_CKSUM\)/],
+  [[...EAL, '--', '--rx-offloads=0x80000000'], /port 0 \(net_null0\): rx offloads: unsupported 0x80000000$/],
+  [[...EAL, '--machine', 'no-such-machine'], /no machine at .*no-such-machine: is its host running/],
+  [[...EAL, '--machine', 'no such'], /no such/],
+  [[...EAL, '--root', '/nowhere'], /no machine at \/nowhere/],
 ] as const) {
   test(`${words.slice(-1)}: refused in one line, nothing is left`, { skip }, async () => {
     await assert.rejects(run(words, []), (error: Error) => {

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { initEal } from '../../drivers/platform.js';
 import type { Eal } from '../../ethdev/eal.js';
+import { checkOffloads } from '../../ethdev/limits.js';
 import type { Mempool } from '../../ethdev/mempool.js';
 import type { Interrupt } from '../interrupt.js';
 import { Interrupted } from '../interrupt.js';
@@ -152,6 +153,7 @@ function checkPort(where: string, info: ReturnType<Eal['ports'][number]['info']>
     if (value > max)
       throw new ValueError(`option --${name}: expected at most ${max}, the limit of ${where}, got ${value}`);
   }
+  checkOffloads(where, info, options.rxOffloads, options.txOffloads);
   if (options.rxInterrupts && !info.rxInterrupts) throw new ValueError(`option --rx-interrupts: ${where} has none`);
 }
 
@@ -162,9 +164,11 @@ function makePool(eal: Eal, options: TestpmdOptions, out: Output): Mempool {
   const queues = rxQueues * usual(rxDescriptors) + txQueues * usual(txDescriptors);
   const keep = eal.options.cpus.length * mbufCache + BURST_MAX;
   const count = mbufs ?? Math.max(1, eal.ports.length) * Math.max(2 * DESCRIPTORS_USUAL, queues) + keep;
+  const cache = Math.min(mbufCache, count >>> 2);
+  const pool = eal.createMempool('mb_pool_0', { count, room: mbufBytes, cache });
   if (eal.ports.length === 0) out.complain('testpmd: No probed ethernet devices');
   out.complain(`testpmd: create a new mbuf pool <mb_pool_0>: n=${count}, size=${mbufBytes}, socket=0`);
-  return eal.createMempool('mb_pool_0', { count, room: mbufBytes, cache: Math.min(mbufCache, count >>> 2) });
+  return pool;
 }
 
 function tellEvents({ open, out, options }: Session): void {

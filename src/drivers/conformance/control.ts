@@ -119,6 +119,37 @@ export const controlCases = {
     await port.stop();
     assert.equal(rx.burst(rig.handles, 32), 0);
     assert.equal(tx.burst(rig.handles, 0), 0);
+    const settings = [
+      ...[() => port.setMtu(port.info().minMtu), () => port.setPromiscuous(true), () => port.setAllMulticast(true)],
+      ...[() => port.setMac('02:00:00:00:00:09'), () => port.addMac('02:00:00:00:00:0a'), () => port.setLink(true)],
+      ...[() => port.setMulticast(['01:00:5e:00:00:01']), () => port.vlanFilter(5, true), () => port.setRss({})],
+    ];
+    const questions = [() => port.rss(), () => port.stats(), () => port.queueStats(0), () => port.xstats()];
+    for (const call of [...settings, ...questions, () => port.resetStats(), () => port.handle()])
+      await fails(rig, 'ENODEV', call);
+  },
+
+  async 'what is asked of a port that is not configured is an error or an answer'(rig: Rig) {
+    await rig.open();
+    const { port } = rig;
+    const { rssTypes, rssKeyBytes, rssTableEntries } = port.info();
+    const ask = async () => {
+      await fails(rig, ['EBUSY', 'ENOTSUP'], () => port.setRss({ types: rssTypes }));
+      await fails(rig, ['EBUSY', 'ENOTSUP'], () => port.setRss({ key: new Uint8Array(rssKeyBytes) }));
+      await fails(rig, ['EBUSY', 'ENOTSUP'], () => port.setRss({ table: new Array(rssTableEntries).fill(0) }));
+      for (const queue of [0, -1, 1.5, 1000]) {
+        assert.equal(port.queueStats(queue), undefined);
+        await fails(rig, 'EINVAL', () => port.rxQueueCount(queue));
+        await fails(rig, 'EINVAL', () => port.txDescriptorStatus(queue, 0));
+      }
+      assert.equal(port.stats().ipackets, 0);
+      await fails(rig, 'EBUSY', () => port.handle());
+    };
+    await ask();
+    await port.configure({ rxQueues: 1, txQueues: 1 });
+    assert.equal(port.queueStats(1), undefined);
+    await port.reset();
+    await ask();
   },
 
   async 'start and stop fifty times'(rig: Rig) {

@@ -109,6 +109,44 @@ test('14. packets that show the receive buffer, dropped or kept, come back; half
   assert.equal(rig.pool.available, rig.pool.count);
 });
 
+test('14. frames of one message: its section comes back with the last of them, however they are freed', async (t) => {
+  const rig = await started(t, { devargs: 'rx_extmbuf_enable=1,rx_copybreak=0' });
+  const frame = (seed: number) => frameTo(rig.port.mac, 100, seed);
+  /** Three frames in one section. */
+  const feed = async (section: number): Promise<number[]> => {
+    const message = Uint8Array.from(
+      [0, 1, 2].flatMap((i) => [...words(1, 144, 36, 100, 0, 0, 0, 0, 0, 0, 0), ...frame(i)]),
+    );
+    rig.host.transfer(section, message, 0);
+    const got: number[] = [];
+    await rig.until('all come', () => got.push(...rig.receive()) === 3);
+    for (const [i, mbuf] of got.entries()) assert.deepEqual(rig.mbufs.read(mbuf), frame(i));
+    return got;
+  };
+  const free = (list: readonly number[]) => {
+    for (const [i, mbuf] of list.entries()) rig.arena.u32[(rig.handles >>> 2) + i] = mbuf;
+    rig.datapath.mbufFree(rig.handles, list.length);
+    rig.frames(); // which completes
+    rig.host.step();
+    return rig.host.completed
+      .map(({ id }) => id)
+      .filter((id) => id >= 16)
+      .sort();
+  };
+  const [a, b, c] = [await feed(20), await feed(21), await feed(22)] as [number[], number[], number[]];
+  assert.deepEqual(free([a[0]!, b[0]!, a[1]!, b[1]!]), []);
+  assert.deepEqual(free([c[2]!, a[2]!]), [20]);
+  assert.deepEqual(free([c[1]!, b[2]!, c[0]!]), [20, 21, 22]);
+  // A packet that two hold is freed when the second one frees it.
+  const d = await feed(23);
+  assert.equal(rig.mbufs.references(d[1]!), 1);
+  rig.mbufs.reference(d[1]!);
+  assert.deepEqual(free(d), [20, 21, 22]);
+  assert.deepEqual(free([d[1]!]), [20, 21, 22, 23]);
+  assert.equal(rig.xstat('rx_q0_external_packets'), 12);
+  assert.equal(rig.pool.available, rig.pool.count);
+});
+
 test('14. a tag goes back into a packet of any length where stripping is off, external buffers or not', async (t) => {
   const rig = await started(t, { devargs: 'rx_extmbuf_enable=1,rx_copybreak=0' }, 0);
   for (const bytes of [60, 300, 1514]) {

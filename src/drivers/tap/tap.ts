@@ -9,7 +9,7 @@ import { closeSync } from 'node:fs';
 import { VNET_HEADER_BYTES } from '../../datapath/datapath.js';
 import { RX_OFFLOAD } from '../../ethdev/constants.js';
 import type { Devargs } from '../../ethdev/devargs.js';
-import type { Driver, DriverContext, PortDriver, RxQueueSetup } from '../../ethdev/driver.js';
+import type { Driver, DriverContext, KernelInterface, PortDriver, RxQueueSetup } from '../../ethdev/driver.js';
 import { PortError } from '../../ethdev/errors.js';
 import type { FullConfig } from '../../ethdev/limits.js';
 import type { BasicStats, PortInfo } from '../../ethdev/types.js';
@@ -17,18 +17,21 @@ import { OsError } from '../../memory/os/libc.js';
 import { isInterfaceName } from '../../memory/os/netlink.js';
 import {
   drainTap,
+  loadFirstQueueProgram,
   openTap,
   openTapNetwork,
   setTapCarrier,
   setTapOffload,
   setTapPersistent,
+  setTapSteering,
   TAP_OFFLOAD,
   type Tap,
+  tapHolds,
   tapName,
 } from '../../memory/os/tap.js';
 import { parseMac } from '../../wire/address-text.js';
 import { InterfacePort, LARGE_BYTES, portError, releaseAll, VNET_OFFLOADS, vnetOptions } from '../interface-port.js';
-import { usualInfo } from '../virtual-port.js';
+import { QUEUES_MAX, usualInfo } from '../virtual-port.js';
 import { reserveVnetTx, type VnetTxDescription } from '../vnet-tx.js';
 import { LANDING_AREA_BYTES, openTapTx, TapRx, type TapRxDescription } from './bursts.js';
 
@@ -40,12 +43,17 @@ let fixedCount = 0;
 class TapPort extends InterfacePort implements PortDriver {
   /** By queue. The first one holds the interface from probe to close. */
   readonly #fds: number[] = [];
+  /** Queues that the kernel may use, if fewer than were configured. */
+  #limit = QUEUES_MAX;
+  /** Program that gathers, -1 = none. */
+  #gathering = -1;
   readonly #multiQueue: boolean;
   readonly #persistent: boolean;
   /** Of the rx queues, 0 = none. */
   #landings: number[] = [];
   /** Packets that the interface had dropped at the last reset. */
   #droppedBefore = 0;
+  readonly kernel: KernelInterface;
 
   constructor(context: DriverContext, device: string, args: Devargs) {
     const iface = interfaceName(device, args);
@@ -70,6 +78,7 @@ class TapPort extends InterfacePort implements PortDriver {
       throw portError(device, `interface ${iface}`, error, RIGHT);
     }
     this.#droppedBefore = this.interface.txDropped;
+    this.kernel = this.#kernel();
     if (iface !== this.interface.name) context.log(`${device}: interface ${this.interface.name}`);
   }
 
@@ -86,15 +95,13 @@ class TapPort extends InterfacePort implements PortDriver {
   override async configure(config: FullConfig): Promise<void> {
     const { rxQueues, txQueues, rxOffloads } = config;
     const { arena } = this.context;
-    const { name } = this.interface;
-    const wanted = Math.max(1, rxQueues);
+    const wanted = Math.max(1, Math.min(this.#limit, rxQueues));
     const scattered = (rxOffloads & (RX_OFFLOAD.SCATTER | RX_OFFLOAD.TCP_LRO)) !== 0;
     const more: number[] = [];
     const landings: number[] = [];
     const txCells: number[] = [];
     try {
-      while (this.#fds.length + more.length < wanted)
-        more.push(this.inNetwork(() => openTap(name, { multiQueue: true })).fd);
+      while (this.#fds.length + more.length < wanted) more.push(this.#openMore());
       for (let queue = 0; queue < rxQueues; queue++)
         landings.push(scattered ? arena.reserve(`${this.device} ${queue} rx`, LANDING_AREA_BYTES) : 0);
       for (let queue = 0; queue < txQueues; queue++)
@@ -142,6 +149,7 @@ class TapPort extends InterfacePort implements PortDriver {
   override async close(): Promise<void> {
     if (!this.#persistent) setCarrier(this.#fds[0]!, false);
     for (const fd of this.#fds.splice(0)) closeSync(fd);
+    if (this.#gathering >= 0) closeSync(this.#gathering);
     this.#release();
     await super.close();
   }
@@ -152,7 +160,7 @@ class TapPort extends InterfacePort implements PortDriver {
     const options = vnetOptions(this.config!.rxOffloads);
     const direct = room > LARGE_BYTES && pool.headroom >= VNET_HEADER_BYTES;
     return {
-      ...{ fd: this.#fds[queue]!, counters: this.rxCounters(queue), pool: pool.address, options },
+      ...{ fd: this.#fds[queue] ?? -1, counters: this.rxCounters(queue), pool: pool.address, options },
       landing: direct ? 0 : this.#landings[queue]!,
     };
   }
@@ -202,6 +210,64 @@ class TapPort extends InterfacePort implements PortDriver {
         this.device,
         `interface ${name}: expected a free name, there is one that is no TAP`,
       );
+    }
+  }
+
+  #kernel(): KernelInterface {
+    const port = this;
+    const attempt = <T>(what: string, work: () => T): T => {
+      try {
+        return work();
+      } catch (error) {
+        throw portError(this.device, what, error, RIGHT);
+      }
+    };
+    return {
+      get state() {
+        return port.interface;
+      },
+      get onChange() {
+        return port.onInterface;
+      },
+      set onChange(call) {
+        port.onInterface = call;
+      },
+      get network() {
+        return port.network;
+      },
+      setQueues: (count) => attempt(`${count} queues`, () => this.#setQueues(count)),
+      gather: (on) => this.#gather(on),
+      holds: (first) => this.#fds.slice(first).some(tapHolds),
+      setCarrier: (up) => setCarrier(this.#fds[0]!, up),
+      setOffloads: (bits) => attempt('offloads', () => setTapOffload(this.#fds[0]!, bits)),
+      setGsoLimit: (bytes, segments) => this.change('GSO limit', (found) => found.setGsoLimit(bytes, segments)),
+      setSpeed: (mbps) => this.change('speed', (found) => found.setSpeed(mbps)),
+      setMtu: (mtu) => this.change('MTU', (found) => found.setMtu(mtu)),
+      setMac: (mac) => this.changeMac(parseMac(mac)!),
+    };
+  }
+
+  #openMore(): number {
+    const { name } = this.interface;
+    return this.inNetwork(() => openTap(name, { multiQueue: true })).fd;
+  }
+
+  #setQueues(count: number): void {
+    this.#limit = Math.max(1, count);
+    if (this.config === undefined) return;
+    const wanted = Math.min(this.#limit, Math.max(1, this.config.rxQueues));
+    while (this.#fds.length < wanted) this.#fds.push(this.#openMore());
+    for (const fd of this.#fds.splice(wanted)) closeSync(fd);
+  }
+
+  #gather(on: boolean): boolean {
+    try {
+      if (on && this.#gathering < 0) this.#gathering = loadFirstQueueProgram();
+      setTapSteering(this.#fds[0]!, on ? this.#gathering : -1);
+      return true;
+    } catch (error) {
+      if (error instanceof OsError) return false; // no bpf(2), or not allowed
+      throw error;
     }
   }
 

@@ -10,7 +10,19 @@ const SOCK_NONBLOCK = 0o4000;
 const GROUP_LINK = 1;
 const MESSAGE = { ERROR: 2, NEW_LINK: 16, DEL_LINK: 17, GET_LINK: 18, SET_LINK: 19 } as const;
 const FLAG = { REQUEST: 1, ACKNOWLEDGE: 4 } as const;
-const ATTRIBUTE = { ADDRESS: 1, NAME: 3, MTU: 4, LINK_INFO: 18, STATS64: 23, MIN_MTU: 50, MAX_MTU: 51 } as const;
+const ATTRIBUTE = {
+  ...{
+    ADDRESS: 1,
+    NAME: 3,
+    MTU: 4,
+    LINK_INFO: 18,
+    STATS64: 23,
+    PROMISCUITY: 30,
+    GSO_MAX_SEGMENTS: 40,
+    GSO_MAX_BYTES: 41,
+  },
+  ...{ MIN_MTU: 50, MAX_MTU: 51, GSO_IPV4_MAX_BYTES: 63 },
+} as const;
 const LINK_INFO = { KIND: 1, DATA: 2 } as const;
 const TUN_NUM_QUEUES = 8;
 const HEADER_BYTES = 16; // struct nlmsghdr
@@ -37,6 +49,8 @@ export interface InterfaceState {
   readonly up: boolean;
   /** Up, and with a carrier. */
   readonly running: boolean;
+  /** Somebody wants to see every packet (tcpdump, a bridge). */
+  readonly promiscuous: boolean;
   readonly mtu: number;
   readonly minMtu: number;
   /** 0 = the kernel does not say. */
@@ -98,9 +112,22 @@ export class NetworkInterface {
 
   /** Throws OsError (EINVAL: out of its range). */
   setMtu(mtu: number): void {
-    const value = new Uint8Array(4);
-    new DataView(value.buffer).setUint32(0, mtu, true);
-    this.#change(0, 0, [{ type: ATTRIBUTE.MTU, value }]);
+    this.#change(0, 0, [{ type: ATTRIBUTE.MTU, value: word(mtu) }]);
+  }
+
+  /** The largest packets that the stack hands to it to be cut. Throws OsError (EINVAL: more than the interface can take). */
+  setGsoLimit(bytes: number, segments: number): void {
+    const both = [
+      { type: ATTRIBUTE.GSO_MAX_SEGMENTS, value: word(segments) },
+      { type: ATTRIBUTE.GSO_MAX_BYTES, value: word(bytes) },
+    ];
+    this.#change(0, 0, both);
+    try {
+      this.#change(0, 0, [{ type: ATTRIBUTE.GSO_IPV4_MAX_BYTES, value: word(bytes) }]);
+    } catch (error) {
+      // Kernels before 6.3 have one limit for both families, and do not know of this one.
+      if (!(error instanceof OsError && (error.code === 'EINVAL' || error.code === 'EOPNOTSUPP'))) throw error;
+    }
   }
 
   /** Throws OsError (EBUSY: not while it is up; EOPNOTSUPP). */
@@ -132,6 +159,11 @@ export class NetworkInterface {
   /** Speed in Mbit/s, 0 = unknown, and duplex and negotiation, as the driver says. */
   speed(): { readonly mbps: number; readonly fullDuplex: boolean; readonly autonegotiated: boolean } {
     return ethtoolSpeed(this.#requests, this.state().name);
+  }
+
+  /** What speed() shall say from now on, where the driver lets it be set (TAP). Throws OsError. */
+  setSpeed(mbps: number): void {
+    setEthtoolSpeed(this.#requests, this.state().name, mbps);
   }
 
   close(): void {
@@ -187,13 +219,14 @@ export class NetworkInterface {
     const state = {
       ...{ index: this.index, name: this.#about, type: view.getUint16(HEADER_BYTES + 2, true) },
       ...{ up: (flags & IFF_UP) !== 0, running: (flags & IFF_UP) !== 0 && (flags & IFF_RUNNING) !== 0 },
-      ...{ mtu: 0, minMtu: 0, maxMtu: 0, mac: new Uint8Array(6), txDropped: 0, tapQueues: 0 },
+      ...{ promiscuous: false, mtu: 0, minMtu: 0, maxMtu: 0, mac: new Uint8Array(6), txDropped: 0, tapQueues: 0 },
     };
     for (const { type, at, size } of attributes(view, HEADER_BYTES + INFO_BYTES, length)) {
       const word = size === 4 ? view.getUint32(at, true) : 0;
       if (type === ATTRIBUTE.NAME) state.name = this.#text(at, size);
       else if (type === ATTRIBUTE.ADDRESS && size === 6) state.mac = this.#buffer.slice(at, at + 6);
       else if (type === ATTRIBUTE.MTU) state.mtu = word;
+      else if (type === ATTRIBUTE.PROMISCUITY) state.promiscuous = word > 0;
       else if (type === ATTRIBUTE.MIN_MTU) state.minMtu = word;
       else if (type === ATTRIBUTE.MAX_MTU) state.maxMtu = word;
       else if (type === ATTRIBUTE.LINK_INFO) state.tapQueues = this.#tapQueues(at, at + size);
@@ -246,26 +279,47 @@ function openNetlink(groups: number): number {
   }
 }
 
+const word = (value: number): Uint8Array => {
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setUint32(0, value, true);
+  return bytes;
+};
+
 const SIOCETHTOOL = 0x8946;
 const ETHTOOL_GSET = 1;
+const ETHTOOL_SSET = 2;
 const SPEED_UNKNOWN = 0xffff_ffff;
+const DUPLEX_FULL = 1;
+/** struct ethtool_cmd lies behind struct ifreq. */
+const COMMAND = 40;
 const ioctlCall = declare('int ioctl(int fd, uint64 request, uint64 argument)');
 
-/** struct ethtool_cmd of an interface; any socket of its namespace will do. */
-function ethtoolSpeed(fd: number, name: string) {
-  const command = 40; // behind struct ifreq
-  for (let at = 0; at < command + 44; at += 4) scratchView.setUint32(at, 0, true);
+/** Reads struct ethtool_cmd of an interface to scratch; any socket of its namespace will do. False: it has none. */
+function readSettings(fd: number, name: string): boolean {
+  for (let at = 0; at < COMMAND + 44; at += 4) scratchView.setUint32(at, 0, true);
   Buffer.from(name).forEach((byte, i) => {
     scratchView.setUint8(i, byte);
   });
-  scratchView.setBigUint64(16, BigInt(scratch.address + command), true);
-  scratchView.setUint32(command, ETHTOOL_GSET, true);
-  if (orError(ioctlCall(fd, SIOCETHTOOL, scratch.address)) < 0)
-    return { mbps: 0, fullDuplex: true, autonegotiated: false };
-  const mbps = scratchView.getUint16(command + 28, true) * 65_536 + scratchView.getUint16(command + 12, true);
+  scratchView.setBigUint64(16, BigInt(scratch.address + COMMAND), true);
+  scratchView.setUint32(COMMAND, ETHTOOL_GSET, true);
+  return orError(ioctlCall(fd, SIOCETHTOOL, scratch.address)) >= 0;
+}
+
+function ethtoolSpeed(fd: number, name: string) {
+  if (!readSettings(fd, name)) return { mbps: 0, fullDuplex: true, autonegotiated: false };
+  const mbps = scratchView.getUint16(COMMAND + 28, true) * 65_536 + scratchView.getUint16(COMMAND + 12, true);
   return {
     mbps: mbps === SPEED_UNKNOWN || mbps === 0xffff ? 0 : mbps,
-    fullDuplex: scratchView.getUint8(command + 14) !== 0,
-    autonegotiated: scratchView.getUint8(command + 18) !== 0,
+    fullDuplex: scratchView.getUint8(COMMAND + 14) !== 0,
+    autonegotiated: scratchView.getUint8(COMMAND + 18) !== 0,
   };
+}
+
+function setEthtoolSpeed(fd: number, name: string, mbps: number): void {
+  if (!readSettings(fd, name)) throw new OsError('ioctl(ETHTOOL_GSET)', ERRNO.EOPNOTSUPP!, name);
+  scratchView.setUint32(COMMAND, ETHTOOL_SSET, true);
+  scratchView.setUint16(COMMAND + 12, mbps & 0xffff, true);
+  scratchView.setUint16(COMMAND + 28, mbps >>> 16, true);
+  scratchView.setUint8(COMMAND + 14, DUPLEX_FULL);
+  check(ioctlCall(fd, SIOCETHTOOL, scratch.address), 'ioctl(ETHTOOL_SSET)', `${name} ${mbps} Mbit/s`);
 }

@@ -18,6 +18,15 @@ export const POLL = { IN: 1, PRI: 2, OUT: 4, ERR: 8, HUP: 16, INVALID: 32 } as c
 const ENTRY = 8; // struct pollfd: i32 fd, i16 events, i16 revents
 const pollCall = declare('int ppoll(uint64 fds, uint64 count, uint64 time, uint64 mask)');
 
+/** Whether a descriptor has something to read, or a connection to accept. */
+export function isReadable(fd: number): boolean {
+  scratchView.setBigInt64(0, 0n, true); // struct timespec
+  scratchView.setBigInt64(8, 0n, true);
+  scratchView.setInt32(16, fd, true); // struct pollfd
+  scratchView.setInt32(20, POLL.IN, true);
+  return pollCall(scratch.address + 16, 1, scratch.address, 0) > 0 && (scratchView.getInt16(22, true) & POLL.IN) !== 0;
+}
+
 export class PollSet {
   #memory: OffHeap;
   #words: Int32Array;

@@ -1,7 +1,9 @@
-// The other side in a process of its own, for tests that kill it: `node testing-peer.js host NAME` or `guest ROOT UUID`.
-// Prints one line of JSON once it is ready, then stays until it is killed or its standard input ends.
+// The other side in a process of its own, for tests that kill it: `node testing-peer.js host NAME`, `guest ROOT UUID`,
+// or `visitor ROOT TIMES`, which opens and closes the channel again and again. Prints one line of JSON once it is ready, then stays until it is killed or its standard input ends.
+import { closeSync } from 'node:fs';
 import { Arena } from '../../memory/arena.js';
 import { linuxSystem } from '../../memory/os/mman.js';
+import { connectUnix } from '../../memory/os/socket.js';
 import { openUioDevice } from './device.js';
 import { createMachine } from './machine.js';
 
@@ -36,6 +38,18 @@ function guest(arena: Arena, root: string, uuid: string): void {
   ready({ pfn: device.memory.pfn(address).toString() });
 }
 
+/** Every other connection begins at the moment at which the one before it ended. */
+function visitor(root: string, times: number): void {
+  ready({});
+  let left = times;
+  const visit = () => {
+    for (let pair = 0; pair < 2; pair++) closeSync(connectUnix(`${root}/dev/uio0`));
+    if (--left > 0) setTimeout(visit, 1);
+    else process.exit();
+  };
+  setTimeout(visit, 100);
+}
+
 function ready(facts: Record<string, string>): void {
   process.stdin.resume();
   process.stdout.write(`${JSON.stringify(facts)}\n`);
@@ -44,4 +58,5 @@ function ready(facts: Record<string, string>): void {
 const [role, ...args] = process.argv.slice(2) as [string, string, string];
 const arena = Arena.create({ bytes: 16 << 20, system: linuxSystem });
 if (role === 'host') host(arena, args[0]);
+else if (role === 'visitor') visitor(args[0], Number(args[1]));
 else guest(arena, args[0], args[1]);

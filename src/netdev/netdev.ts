@@ -1,0 +1,180 @@
+// A running interface in ethtool's words: what `netvsc ethtool` asks and sets through the control socket.
+import { RSS_TYPE } from '../ethdev/constants.js';
+import type { PortError, PortErrorCode } from '../ethdev/errors.js';
+import { HASH_FLOWS, type HashFlow } from '../ethdev/flow-hash.js';
+import {
+  type ChannelCounts,
+  type Coalescing,
+  type DriverInfo,
+  type FeatureState,
+  FLOWS,
+  type Flow,
+  type FlowHash,
+  type LinkInfo,
+  type NetdevControl,
+  NetdevError,
+  type NetdevErrorCode,
+  type PauseState,
+  type RegisterDump,
+  type RingSizes,
+  type RssChange,
+  type RssState,
+} from './control.js';
+import type { Coupling } from './coupling.js';
+import { featureFault } from './features.js';
+
+const CODES: Readonly<Partial<Record<PortErrorCode, NetdevErrorCode>>> = { ENOTSUP: 'EOPNOTSUPP', EEXIST: 'EBUSY' };
+
+const isHashFlow = (flow: string): flow is HashFlow => (HASH_FLOWS as readonly string[]).includes(flow);
+
+export class Netdev implements NetdevControl {
+  readonly #coupling: Coupling;
+  readonly #version: string;
+  readonly #permanent: string;
+
+  constructor(coupling: Coupling, version: string, permanentAddress: string) {
+    this.#coupling = coupling;
+    this.#version = version;
+    this.#permanent = permanentAddress;
+  }
+
+  driverInfo(): DriverInfo {
+    const { driver, device } = this.#coupling.device.info();
+    return { driver, version: this.#version, firmwareVersion: 'N/A', busInfo: device };
+  }
+
+  link(): LinkInfo {
+    const { speedMbps, fullDuplex, autonegotiated } = this.#coupling.device.link();
+    return { up: this.#coupling.kernel.state.running, speedMbps, fullDuplex, autonegotiated };
+  }
+
+  features(): readonly FeatureState[] {
+    return this.#coupling.features();
+  }
+
+  async setFeatures(wanted: Readonly<Record<string, boolean>>): Promise<void> {
+    for (const [name, on] of Object.entries(wanted)) {
+      const fault = featureFault(name, on);
+      if (fault !== undefined) throw this.#error('EOPNOTSUPP', fault);
+    }
+    await this.#try(() => this.#coupling.setFeatures(wanted));
+  }
+
+  channels(): ChannelCounts {
+    return { maxCombined: this.#coupling.maxQueues, combined: this.#coupling.queues };
+  }
+
+  async setChannels(combined: number): Promise<void> {
+    const most = this.#coupling.maxQueues;
+    if (!(Number.isInteger(combined) && combined >= 1 && combined <= most))
+      throw this.#error('EINVAL', `channels: expected 1 to ${most}, got ${combined}`);
+    // As ethtool's core has it for every driver.
+    const used = Math.max(...(this.#coupling.scaling.table ?? [0]));
+    if (used >= combined)
+      throw this.#error('EINVAL', `channels: the indirection table uses queue ${used}, expected more than ${used}`);
+    await this.#try(() => this.#coupling.setQueues(combined));
+  }
+
+  rings(): RingSizes {
+    const { rx, tx, maxRx, maxTx } = this.#asked(() => this.#coupling.device.rings());
+    return { rx, tx, maxRx, maxTx };
+  }
+
+  async setRings(sizes: { readonly rx?: number; readonly tx?: number }): Promise<void> {
+    const { rx, tx } = this.rings();
+    if ((sizes.rx ?? rx) === rx && (sizes.tx ?? tx) === tx) return;
+    await this.#try(() => this.#coupling.setRings(sizes));
+  }
+
+  rss(): RssState {
+    const { device, queues } = this.#coupling;
+    if (device.info().rssTableEntries === 0)
+      throw this.#error('EOPNOTSUPP', 'receive-side scaling: the device has none');
+    const { table, key } = device.rss();
+    return { rings: queues, table, key: [...key], hashFunction: 'toeplitz' };
+  }
+
+  async setRss({ table, key }: RssChange): Promise<void> {
+    const { device, queues } = this.#coupling;
+    const entries = device.info().rssTableEntries;
+    if (entries === 0) throw this.#error('EOPNOTSUPP', 'receive-side scaling: the device has none');
+    const wrong = table?.find((queue) => !(Number.isInteger(queue) && queue >= 0 && queue < queues));
+    if (wrong !== undefined)
+      throw this.#error('EINVAL', `indirection table: expected queues 0 to ${queues - 1}, got ${wrong}`);
+    // A shorter list fills the table over and over, as ethtool's does.
+    const whole = table && Array.from({ length: entries }, (_, i) => table[i % table.length] ?? 0);
+    await this.#try(() =>
+      this.#coupling.setScaling({ ...(whole && { table: whole }), ...(key && { key: Uint8Array.from(key) }) }),
+    );
+  }
+
+  flowHash(flow: Flow): FlowHash {
+    if (isHashFlow(flow)) return { flow, ...this.#coupling.device.flowHash(flow) };
+    if (!FLOWS.includes(flow)) throw this.#error('EINVAL', `flow ${flow}: expected one of ${FLOWS.join(', ')}`);
+    const name = flow === 'ip4' ? 'IPV4' : 'IPV6';
+    const { device, queues } = this.#coupling;
+    return { flow, level: 'L3', receive: queues > 1 && (device.rss().types & RSS_TYPE[name]) !== 0 };
+  }
+
+  async setFlowHash(flow: Flow, level: 'L3' | 'L4'): Promise<void> {
+    if (!isHashFlow(flow)) throw this.#error('EOPNOTSUPP', `flow ${flow}: it is always hashed by addresses`);
+    await this.#try(() => this.#coupling.setFlowHash(flow, level));
+  }
+
+  coalescing(): Coalescing {
+    throw this.#error('EOPNOTSUPP', 'coalescing: the device has none');
+  }
+
+  async setCoalescing(): Promise<void> {
+    this.coalescing();
+  }
+
+  pause(): PauseState | undefined {
+    return undefined;
+  }
+
+  registers(): RegisterDump {
+    return { sendTable: [...this.#coupling.device.transmitTable()] };
+  }
+
+  permanentAddress(): string {
+    return this.#permanent;
+  }
+
+  statistics(): readonly (readonly [name: string, value: number])[] {
+    const { device, tap, pairs, gapMs } = this.#coupling;
+    return [
+      ...device.xstats(),
+      ...tap.xstats().map(([name, value]) => [`tap_${name}`, value] as const),
+      ...Object.entries(pairs.merged()).map(([name, value]) => [`gro_${name}`, value] as const),
+      ['rx_down_dropped', pairs.dropped],
+      ['last_change_gap_us', Math.round(gapMs * 1000)],
+    ];
+  }
+
+  async #try(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (cause) {
+      throw this.#translated(cause);
+    }
+  }
+
+  #asked<T>(what: () => T): T {
+    try {
+      return what();
+    } catch (cause) {
+      throw this.#translated(cause);
+    }
+  }
+
+  #translated(cause: unknown): NetdevError {
+    const { code, message } = cause as PortError;
+    const known = CODES[code] ?? (code as NetdevErrorCode | undefined) ?? 'EIO';
+    return new NetdevError(known, this.#coupling.name, message, { cause });
+  }
+
+  #error(code: NetdevErrorCode, problem: string): NetdevError {
+    return new NetdevError(code, this.#coupling.name, problem);
+  }
+}
