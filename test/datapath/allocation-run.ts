@@ -1,4 +1,5 @@
 // Heap bytes per packet of the netvsc data path, in a process of its own (allocation.test.ts). Prints one JSON line: bytes that N and 10 N rounds took, for each path.
+import { GRO_POLL, GRO_WORK, GroTraffic } from '../../bench/gro.js';
 import { createRig } from '../../bench/rig.js';
 import { createGuestNic } from '../../src/apps/guest-nic.js';
 import { createDatapath } from '../../src/datapath/datapath.js';
@@ -90,6 +91,22 @@ function loops(sabotage: boolean): AllocationResult {
   vswitch.close();
   rig.close();
   return result;
+}
+
+/** Packets of one connection, most of which go into others. */
+function receiveOffload(): AllocationResult {
+  const traffic = new GroTraffic(GRO_WORK[0]!, arena, datapath);
+  let polls = 0;
+  return measure(
+    'receive offload',
+    () => polls * GRO_POLL,
+    () => {
+      polls++;
+      traffic.prepare();
+      traffic.poll();
+      traffic.free();
+    },
+  );
 }
 
 /** Two guests on one host with its switch, as the workers step them; each with so many queues. */
@@ -264,6 +281,7 @@ async function ports(path: string, queues: number, devargs: string): Promise<All
 
 const results = [
   loops(process.argv[2] === 'sabotage'),
+  receiveOffload(),
   await machine('host, switch and two guests', 1),
   await machine('the same with 4 queues each', 4),
   await ports('ports of the device API', 1, ''),

@@ -62,7 +62,7 @@ class Stream {
 
 export class CaptureRx implements RxBurst {
   readonly arm?: () => boolean;
-  readonly disarm?: () => void;
+  readonly disarm?: (ready?: (fd: number) => boolean) => void;
   readonly fds?: () => readonly number[];
   readonly #inner: RxBurst;
   readonly #u32: Uint32Array;
@@ -74,7 +74,7 @@ export class CaptureRx implements RxBurst {
     this.#u32 = lcore.arena.u32;
     this.#stream = new Stream(lcore, setup, PACKET_DIRECTION.INBOUND);
     if (inner.arm) this.arm = () => inner.arm!();
-    if (inner.disarm) this.disarm = () => inner.disarm!();
+    if (inner.disarm) this.disarm = (ready) => inner.disarm!(ready);
     if (inner.fds) this.fds = () => inner.fds!();
   }
 

@@ -97,7 +97,7 @@ class ImpairTx implements TxBurst {
 
 export class ImpairRx implements RxBurst {
   readonly arm?: () => boolean;
-  readonly disarm?: () => void;
+  readonly disarm?: (ready?: (fd: number) => boolean) => void;
   readonly fds?: () => readonly number[];
   readonly #inner: RxBurst;
   readonly #u32: Uint32Array;
@@ -114,7 +114,7 @@ export class ImpairRx implements RxBurst {
     this.#tx = setup.tx && wayOut(lcore, setup);
     this.#handles = this.#line.batch;
     if (inner.arm) this.arm = () => this.#line.waiting === 0 && (this.#tx?.waiting ?? 0) === 0 && inner.arm!();
-    if (inner.disarm) this.disarm = () => inner.disarm!();
+    if (inner.disarm) this.disarm = (ready) => inner.disarm!(ready);
     if (inner.fds) this.fds = () => inner.fds!();
   }
 
