@@ -64,8 +64,8 @@ export function receivedPackets({ agent, ifname }: End): number {
   );
 }
 
-/** Milliseconds for which a path's threads have run on a CPU; NaN where the kernel does not count that. */
-export function cpuMs({ threads }: Path): number {
+/** Milliseconds for which threads have run on a CPU; NaN where the kernel does not count that. */
+export function cpuMs({ threads }: Pick<Path, 'threads'>): number {
   let ns = 0;
   for (const thread of threads) {
     try {

@@ -11,6 +11,8 @@ export interface Row {
   readonly unit: 'ns' | 'us' | 'ms' | '%' | 'Mpps' | 'kpps' | 'Gbit/s' | 'x' | 's/GB' | '1/s';
   readonly goal?: number | undefined;
   readonly note?: string | undefined;
+  /** Figures that the value was made of, or that stand beside it, by name; for programs. */
+  readonly figures?: Readonly<Record<string, number>> | undefined;
 }
 
 /** A suite, or a part of it, that cannot run here; the message says why. */
@@ -22,9 +24,13 @@ export interface SuiteResult {
   readonly rows: readonly Row[];
   /** What was left out, and why. */
   readonly skipped?: readonly string[];
+  /** What one has to know to read the rows. */
+  readonly notes?: readonly string[];
 }
 
 export type Suite = (rounds: number) => Promise<SuiteResult>;
+
+const WORK_WIDTH = 32;
 
 /** One line of text. */
 export function rowText({ work, bytes, value, unit, goal, note }: Row): string {
@@ -33,5 +39,5 @@ export function rowText({ work, bytes, value, unit, goal, note }: Row): string {
   const target = goal === undefined ? '' : `goal ${least ? '<=' : '>='} ${goal} ${met}`;
   const size = bytes === undefined ? '' : `${bytes} B`;
   const figure = value.toFixed(unit === '%' || unit === 'x' || unit === 's/GB' ? 2 : 1).padStart(8);
-  return `  ${work.padEnd(32)} ${size.padStart(7)} ${figure} ${unit.padEnd(6)} ${target.padEnd(20)} ${note ?? ''}`.trimEnd();
+  return `  ${work.padEnd(WORK_WIDTH)} ${size.padStart(7)} ${figure} ${unit.padEnd(6)} ${target.padEnd(20)} ${note ?? ''}`.trimEnd();
 }

@@ -13,8 +13,10 @@ import type {
   LinkStatus,
   PortEvent,
   PortInfo,
+  PortOffloads,
   QueueStats,
   ReceiveFilter,
+  RingSizes,
 } from './types.js';
 
 /** A thread that runs bursts. All lcores of a process work on one arena. */
@@ -88,6 +90,14 @@ export interface TakenPort {
 export interface KernelInterface {
   /** As it was last seen. */
   readonly state: InterfaceState;
+  /** Descriptor of the network namespace in which it is; the port's. */
+  readonly network: number;
+  /** How many of the configured queues the kernel uses, the first ones; all of them at first. Nobody may be receiving from the others. */
+  setQueues(count: number): void;
+  /** Gives all that is sent from now on to queue 0, or back to all queues. False: this kernel cannot. */
+  gather(on: boolean): boolean;
+  /** Packets wait in a queue from that one on. */
+  holds(first: number): boolean;
   /** Called when somebody changed it, soon after. */
   onChange: ((state: InterfaceState) => void) | undefined;
   /** Whether the interface's user sees a link; started. */
@@ -117,6 +127,9 @@ export interface PortDriver {
   setupTx(queue: number, setup: TxQueueSetup): void;
   /** Everything is set up; from its end on bursts may run. */
   start(): Promise<void>;
+  /** Receives nothing new from now on, and waits until the bursts of other threads have taken what came and what they sent is on
+   *  its way. Ends after a while in any case. */
+  drain?(): Promise<void>;
   /** No burst runs any more. */
   stop(): Promise<void>;
   /** Stopped. Gives everything back; never throws. */
@@ -154,6 +167,15 @@ export interface PortDriver {
     readonly key?: Uint8Array;
     readonly table?: readonly number[];
   }): Promise<void>;
+  /** Queue of each transmit hash modulo the table's length; numbers may go beyond the tx queues that there are. Absent: all queues in turn. */
+  transmitTable?(): readonly number[];
+  /** Bits that are in force, those that need nothing of the device included. Absent: what was configured. */
+  offloads?(): PortOffloads;
+  /** Stopped or not, within info()'s limits. Throws PortError; nothing is changed then. */
+  setOffloads?(rxOffloads: number, txOffloads: number): Promise<void>;
+  rings?(): RingSizes;
+  /** Stopped, within the limits. Throws PortError; the old sizes are in force then. */
+  setRings?(sizes: { readonly rx?: number; readonly tx?: number }): Promise<void>;
   rxDescriptorStatus?(queue: number, offset: number): DescriptorStatus;
   txDescriptorStatus?(queue: number, offset: number): DescriptorStatus;
   /** Packets that wait in a queue. */

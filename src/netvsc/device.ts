@@ -3,7 +3,7 @@
 
 import type { QueueMemory } from './queue.js';
 import { NetvscError } from './requests.js';
-import { MAX_QUEUES, type RssInForce, type RssSettings, rssFault } from './scaling.js';
+import { MAX_QUEUES, type RssInForce, type RssSettings, rssFault, transmitTable } from './scaling.js';
 import { Session } from './session.js';
 import { Totals } from './stats.js';
 import {
@@ -21,6 +21,8 @@ export interface NetvscChange {
   readonly mtu?: number;
   readonly queues?: number;
   readonly rss?: RssSettings;
+  readonly receiveBufferBytes?: number;
+  readonly sendBufferBytes?: number;
 }
 
 /** The host's death is looked for at least this often. */
@@ -42,6 +44,8 @@ export class NetvscDevice {
   #info: NetvscInfo | undefined;
   #filter = DEFAULT_FILTER;
   #rss: RssSettings = {};
+  /** The table last made, and what from. */
+  #transmit = { from: undefined as readonly number[] | undefined, queues: 1, table: transmitTable(undefined, 1) };
   #receiving = false; // the filter is set, or was when the device was detached for a reattach
   #ending: Promise<void> = Promise.resolve(); // the attach or detach under way
   #hostCheckedMs = Number.NEGATIVE_INFINITY;
@@ -116,7 +120,7 @@ export class NetvscDevice {
   }
 
   /**
-   * Detaches and attaches with another MTU or number of queues, or other scaling; filter, options and counters stay. When
+   * Detaches and attaches with another MTU, other numbers of queues or sizes of buffers, or other scaling; filter, options and counters stay. When
    * that fails, attaches as before and rejects with the reason.
    */
   async reattach(change: NetvscChange): Promise<NetvscInfo> {
@@ -141,6 +145,20 @@ export class NetvscDevice {
       await this.attach({ open });
       throw error;
     }
+  }
+
+  /** Another MTU without a reattach, if the host was told of one at least as large: false = it was not, nothing is changed. */
+  setMtu(mtu: number): boolean {
+    if (this.#state !== 'running' || mtu > this.#info!.attachedMtu) return false;
+    this.#session!.setMtu(mtu);
+    this.#info!.mtu = mtu;
+    this.#options = { ...this.#options, mtu };
+    return true;
+  }
+
+  /** Has the first `count` queues share all send sections, while nothing is sent and no send is in flight. */
+  useQueues(count: number): void {
+    this.#session?.divideSections(Math.min(count, this.#session.queues.length));
   }
 
   /** Sets packet filter bits (PACKET_FILTER of wire/oid.ts), now or with the next attach; 0 = receive nothing. */
@@ -208,12 +226,20 @@ export class NetvscDevice {
     return taken;
   }
 
-  /** The queue on which a flow with this hash is to be sent: as the host's table says, else the queues in turn. */
+  /** The queue on which a flow with this hash is to be sent. */
   transmitQueue(hash: number): number {
+    const table = this.transmitTable();
+    return table[(hash >>> 0) % table.length]!;
+  }
+
+  /** Queue of each hash modulo its length: as the host says, if that makes sense (scaling.ts), else the queues in turn. */
+  transmitTable(): readonly number[] {
     const queues = this.#session?.queues.length ?? 1;
-    const table = this.#session?.sendTable;
-    const choice = table === undefined ? hash >>> 0 : table[(hash >>> 0) % table.length]!;
-    return choice % queues;
+    const from = this.#session?.sendTable;
+    const last = this.#transmit;
+    if (last.from !== from || last.queues !== queues)
+      this.#transmit = { from, queues, table: transmitTable(from, queues) };
+    return this.#transmit.table;
   }
 
   /**
@@ -276,7 +302,7 @@ export class NetvscDevice {
   async #attach(open: boolean): Promise<NetvscInfo> {
     let session: Session | undefined;
     try {
-      session = new Session(this.#where, this.#setup, this.#options, this.#counters, (event) => this.#event(event));
+      session = new Session(this.#where, this.#setup, this.#options, this.#counters, (event) => this.onEvent?.(event));
       this.#session = session;
       const info = await session.attach(this.#rss);
       if (open) await session.setPacketFilter(this.#filter);
@@ -347,10 +373,5 @@ export class NetvscDevice {
     const count = this.#setup.device.takeInterrupts();
     if (count < 0) this.#fail('the host is gone (device rescinded or host process ended)');
     else this.#counters.interrupts += count;
-  }
-
-  #event(event: NetvscEvent): void {
-    if (event.type === 'link') this.#counters.linkChanges++;
-    this.onEvent?.(event);
   }
 }

@@ -7,13 +7,19 @@ import { PACKET_FILTER } from '../wire/oid.js';
 /** Payload bytes of an Ethernet frame. */
 export const MIN_MTU = 68;
 export const MAX_MTU = 65_521;
+/** Largest buffers that a guest gives to a host (facts/linux-guest.md 1.1). */
+export const MAX_SEND_BUFFER_BYTES: number = 15 << 20;
+export const maxReceiveBufferBytes = (nvspVersion: number): number =>
+  nvspVersion <= NVSP_VERSION.V2 ? 15 << 20 : 31 << 20;
 /** Most with this NVSP version. */
 export const maxMtu = (nvspVersion: number): number => (nvspVersion >= NVSP_VERSION.V2 ? MAX_MTU : 1500);
 
 export interface NetvscOptions {
   /** Bytes of payload of an Ethernet frame, 68..65521 (NVSP 1: at most 1500). Default 1500; the host may lower it. */
   readonly mtu?: number;
-  /** Bytes of the send buffer that are used (default all; raised to 10 sections). */
+  /** Bytes of the receive buffer that the host gets, in whole pages (default and most: all of it), where the device leaves that to us. */
+  readonly receiveBufferBytes?: number;
+  /** Bytes of the send buffer that are used (default all, at most 15 MiB; raised to 10 sections). */
   readonly sendBufferBytes?: number;
   /** Longest RNDIS message in bytes that is copied into a send-buffer section (default and most: section size - alignment). */
   readonly copyLimit?: number;
@@ -21,6 +27,8 @@ export interface NetvscOptions {
   readonly nvspVersions?: readonly number[];
   /** How long the host may take for an answer. Default 5000. */
   readonly requestTimeoutMs?: number;
+  /** How long it may complete no send of a queue while some are in flight, before that is told ('send-timeout'). Default 5000. */
+  readonly sendTimeoutMs?: number;
   /** Channels wanted, 1 to 64 (default 1). The host may give fewer: NetvscInfo.queues says how many there are. */
   readonly queues?: number;
   /** Take coalesced segments from hosts that offer it (needs a large pool, or chains). Default true. */
@@ -65,7 +73,9 @@ export interface RssCapabilities {
 export interface NetvscInfo {
   /** Permanent address, "00:15:5d:...". */
   readonly mac: string;
-  readonly mtu: number;
+  mtu: number;
+  /** Largest MTU that needs no reattach: what the host was told. */
+  readonly attachedMtu: number;
   linkUp: boolean;
   linkSpeedBps: number;
   readonly friendlyName: string;
@@ -85,6 +95,9 @@ export interface NetvscInfo {
   /** Sections for data; the control section(s) in front of them are not counted. */
   readonly sendSections: number;
   readonly sendSectionBytes: number;
+  /** The most that a reattach could have of either. */
+  readonly maxReceiveSections: number;
+  readonly maxSendSections: number;
   /** Channels: numbers 0 (the primary) to queues - 1 for send and poll. */
   readonly queues: number;
   /** The host spreads received packets over the queues; with several queues and without this it refused to. */
@@ -103,6 +116,10 @@ export type NetvscEvent =
   | { readonly type: 'data-path'; readonly vf: boolean }
   | { readonly type: 'send-table'; readonly table: readonly number[] }
   | { readonly type: 'indication'; readonly status: number }
+  /** Of the subchannels that the host granted some did not come, or could not be opened: the device works with fewer queues. */
+  | { readonly type: 'missing-queues'; readonly granted: number; readonly opened: number; readonly reason: string }
+  /** The host completes nothing on a queue. */
+  | { readonly type: 'send-timeout'; readonly queue: number; readonly outstanding: number; readonly ms: number }
   | { readonly type: 'failed'; readonly reason: string };
 
 export type NetvscState = 'detached' | 'attaching' | 'running' | 'detaching' | 'failed';
@@ -123,6 +140,8 @@ export interface DriverCounters {
   badIndications: number;
   badHostMessages: number;
   sendsAbandoned: number;
+  sendTimeouts: number;
+  missingQueues: number;
 }
 
 export function driverCounters(): DriverCounters {
@@ -138,5 +157,7 @@ export function driverCounters(): DriverCounters {
     badIndications: 0,
     badHostMessages: 0,
     sendsAbandoned: 0,
+    sendTimeouts: 0,
+    missingQueues: 0,
   };
 }

@@ -18,8 +18,8 @@ const getaffinity = declare('int sched_getaffinity(int thread, uint64 bytes, uin
 /** Kernel id of the calling thread. */
 export const threadId = (): number => gettidCall();
 
-/** Lets the calling thread run on these CPUs only. Throws RangeError or OsError (EINVAL: none of them is there). */
-export function setAffinity(cpus: readonly number[]): void {
+/** Lets a thread, the calling one by default, run on these CPUs only. Throws RangeError or OsError (EINVAL: none of them is there). */
+export function setAffinity(cpus: readonly number[], thread = 0): void {
   const mask = scratchBytes.subarray(0, CPUS_MAX / 8);
   mask.fill(0);
   for (const cpu of cpus) {
@@ -28,7 +28,7 @@ export function setAffinity(cpus: readonly number[]): void {
     }
     mask[cpu >> 3]! |= 1 << (cpu & 7);
   }
-  check(setaffinity(0, mask.length, scratch.address), 'sched_setaffinity', `to CPUs ${cpus.join(',')}`);
+  check(setaffinity(thread, mask.length, scratch.address), 'sched_setaffinity', `to CPUs ${cpus.join(',')}`);
 }
 
 /** CPUs that the calling thread may run on. */
