@@ -12,6 +12,8 @@ const SUBALLOCATION_OVERHEAD = 256 + 36;
 export const MIN_FRAME_BYTES = 1514;
 /** Suballocations that only carry control messages (facts/hyper-v-host.md 8). */
 export const CONTROL_SUBALLOCATIONS = 16;
+/** The fewest that a guest may come with; Linux goes down to these (`ethtool -G`). */
+export const MIN_SUBALLOCATIONS = 10;
 /** Messages, frames and fragments of one poll. A message that names more is refused. */
 const TRANSACTIONS = 512;
 const FRAMES = 512;
@@ -122,7 +124,8 @@ export class ChannelMemory {
       this.set('receiveBytes', count * size);
       this.set('suballocationBytes', size);
       this.set('suballocationCount', count);
-      this.set('firstDataSuballocation', Math.min(count, CONTROL_SUBALLOCATIONS));
+      // Half of few.
+      this.set('firstDataSuballocation', Math.min(count >> 1, CONTROL_SUBALLOCATIONS));
       this.set('receiveBufferId', id);
       this.set('maxFrameBytes', frameBytes);
       this.#datapath.hostReset(this.address);

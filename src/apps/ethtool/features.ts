@@ -22,7 +22,7 @@ export const KERNEL_FEATURES: readonly string[] = [
 ];
 
 /** ethtool's own names: what -k prints, what -K takes beside it, and which features they mean. */
-const GROUPS: readonly { readonly long: string; readonly short: string; readonly means: RegExp }[] = [
+export const GROUPS: readonly { readonly long: string; readonly short: string; readonly means: RegExp }[] = [
   { long: 'rx-checksumming', short: 'rx', means: /^rx-checksum$/ },
   { long: 'tx-checksumming', short: 'tx', means: /^tx-checksum-/ },
   { long: 'scatter-gather', short: 'sg', means: /^tx-scatter-gather/ },
@@ -130,7 +130,7 @@ function parseWishes(words: readonly string[]): Wish[] {
   return wishes;
 }
 
-/** By kernel name; of several wishes for the same feature the last one counts. Throws KernelRefusal, as the kernel does,
+/** By kernel name; of several wishes for the same feature one for "on" counts. Throws KernelRefusal, as the kernel does,
  *  for the first name that is none. */
 function resolve(device: string, wishes: readonly Wish[], features: readonly FeatureState[]): Map<string, boolean> {
   const resolved = new Map<string, boolean>();
@@ -141,7 +141,7 @@ function resolve(device: string, wishes: readonly Wish[], features: readonly Fea
     for (const member of members) {
       if (!features.some((feature) => feature.name === member.name))
         throw new KernelRefusal('EOPNOTSUPP', 'bit name not found', offset);
-      resolved.set(member.name, on);
+      resolved.set(member.name, on || resolved.get(member.name) === true);
       offset += 4 + attributeBytes(Buffer.byteLength(member.name) + 1) + (on ? 4 : 0);
     }
   }

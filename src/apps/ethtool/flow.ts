@@ -61,9 +61,7 @@ async function showRings(asked: Asked): Promise<number> {
 
 async function showRule(asked: Asked): Promise<number> {
   if (asked.words.length !== 2 || parseU32(asked.words[1]!) === undefined) throw badArguments();
-  return byIoctl(asked, 1, 'rxclass: Cannot get RX class rule', async () =>
-    say(asked, 'rxclass: Cannot get RX class rule: Operation not supported', 'Cannot get RX classification rule'),
-  );
+  return noRules(asked, 'rxclass: Cannot get RX class rule', 'Cannot get RX classification rule');
 }
 
 export const setFlow: Command = async (asked) => {
@@ -107,8 +105,13 @@ async function deleteRule(asked: Asked, words: string[]): Promise<number> {
   return noRules(asked, 'rmgr: Cannot delete RX class rule', 'Cannot delete classification rule');
 }
 
-const noRules = (asked: Asked, what: string, then: string): Promise<number> =>
-  byIoctl(asked, 1, what, async () => say(asked, `${what}: Operation not supported`, then));
+async function noRules(asked: Asked, what: string, then: string): Promise<number> {
+  await byIoctl(asked, 1, what, async (remote) => {
+    await remote.channels();
+    return say(asked, `${what}: Operation not supported`);
+  });
+  return say(asked, then);
+}
 
 function say(asked: Asked, ...lines: string[]): number {
   asked.err(lines.map((line) => `${line}\n`).join(''));

@@ -123,8 +123,8 @@ export const showTimestamping: Command = (asked) => {
   });
 };
 
-/** Questions that ethtool asks one after the other: modes, link, message level, wake-on-LAN. */
-const LINK_QUESTIONS = 4;
+/** Questions that ethtool asks one after the other: modes, port, wake-on-LAN, message level, link. */
+const LINK_QUESTIONS = 5;
 
 /** No option. Words behind the name do not matter here either. */
 export const showLink: Command = async (asked) => {

@@ -92,7 +92,7 @@ function refuse({ takes, what, noneWhat, code, noneCode }: Refusal): Command {
 
 const noPhyStatistics: Command = async (asked) => {
   if (asked.words.length > 0 || asked.json) throw badArguments();
-  return byIoctl(asked, 94, 'Cannot get stats strings information', async (remote) => {
+  return byIoctl(asked, 96, 'Cannot get stats strings information', async (remote) => {
     await remote.link();
     asked.err('no stats available\n');
     return 94;
