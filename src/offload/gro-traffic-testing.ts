@@ -252,6 +252,15 @@ export function groSweep(tags = true): GroEvent[][] {
     add(64, (i) => ({ ...plainEvent(flow), size: i % 9 === 8 ? 11 : 0 }));
     add(64, () => ({ ...plainEvent(flow), size: 11 }));
   }
+  // Up to the last byte that an IP packet may have, and one more: with full segments before.
+  for (const [flow, full, left] of [
+    [FLOWS.findIndex(({ mss }) => mss === 8900), 7, 65_535 - 40 - 7 * 8900],
+    [FLOWS.findIndex(({ mss }) => mss === 8000), 8, 65_535 - 96 - 8 * 8000],
+  ] as const) {
+    for (const amount of [left - 1, left]) {
+      add(full + 1, (i) => ({ ...plainEvent(flow), ...(i === full ? { size: 15, amount } : {}) }));
+    }
+  }
   /** `odd`: what is special about packet `i` of five of a flow. */
   const amid = (odd: (i: number, flow: number) => Partial<GroEvent>) => {
     for (let from = 0; from < flows; from += 7) {
