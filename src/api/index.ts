@@ -26,6 +26,7 @@ export type {
 export type { Eal, EalSettings } from '../ethdev/eal.js';
 export { type DeviceSpec, EAL_USAGE, type EalOptions } from '../ethdev/eal-options.js';
 export { PortError, type PortErrorCode } from '../ethdev/errors.js';
+export type { HashFlow, HashLevel, HashLevels } from '../ethdev/flow-hash.js';
 export { type LcorePort, type LcoreThread, polling } from '../ethdev/lcore.js';
 export type { FullConfig } from '../ethdev/limits.js';
 export type { Pollable, PollLoop } from '../ethdev/loop.js';
@@ -42,10 +43,12 @@ export type {
   PortEvent,
   PortEvents,
   PortInfo,
+  PortOffloads,
   PortState,
   QueueInfo,
   QueueStats,
   ReceiveFilter,
+  RingSizes,
   RssConfig,
 } from '../ethdev/types.js';
 export type { Arena, ArenaRegion } from '../memory/arena.js';

@@ -64,6 +64,10 @@ export interface Datapath {
   /** Reads the ring into the port's list of waiting packets. Returns how many came, those that found no room included. */
   portStage(port: number): number;
 
+  /** Sorts up to STEER_BURST mbuf chains by the tx queue that STEERING chooses for each: those of queue 0 come first in the u32 array at
+   *  `sorted`, those of a queue in the order that they had. How many each queue has goes to `counts`, STEER_QUEUES u32. */
+  steer(steering: number, handles: number, count: number, sorted: number, counts: number): void;
+
   /** Makes every suballocation free. */
   hostReset(channel: number): void;
   /** Divides the data suballocations of a NIC's receive buffer among `count` channels (u32 array of addresses, which share the tables
@@ -142,8 +146,9 @@ export interface Datapath {
   /** Receive offload of `count` packets (GRO_STAGE at `stage`): what is to go on now is written to the u32 array at `output`, which must
    *  hold `count` + GRO_HELD_MAX entries; the rest is held. Returns how many went. */
   groReceive(stage: number, handles: number, count: number, output: number): number;
-  /** Ends a poll: all that is held goes to `output`, at most GRO_HELD_MAX. Returns how many. */
-  groFlush(stage: number, output: number): number;
+  /** Ends a poll: all that is held, or with `old` 1 what was held before this poll began, goes to `output`, at most GRO_HELD_MAX. Returns
+   *  how many. */
+  groFlush(stage: number, output: number, old: 0 | 1): number;
 }
 
 /** What vnetScatter() returns. BAD also: too long for one mbuf. */

@@ -11,6 +11,7 @@ import type { BasicStats, LinkStatus, PortEvent, PortInfo, QueueStats } from '..
 const OPTIONAL = [
   ...(['setMtu', 'setFilter', 'setMac', 'setMacs', 'setGroups', 'setVlans', 'setLink', 'rss', 'setRss'] as const),
   ...(['rxDescriptorStatus', 'txDescriptorStatus', 'rxQueueCount', 'channel'] as const),
+  ...(['transmitTable', 'offloads', 'setOffloads', 'rings', 'setRings'] as const),
 ] as const;
 type Optional = Partial<Pick<PortDriver, (typeof OPTIONAL)[number]>>;
 

@@ -13,8 +13,10 @@ import type {
   LinkStatus,
   PortEvent,
   PortInfo,
+  PortOffloads,
   QueueStats,
   ReceiveFilter,
+  RingSizes,
 } from './types.js';
 
 /** A thread that runs bursts. All lcores of a process work on one arena. */
@@ -36,8 +38,8 @@ export interface RxBurst {
   burst(handles: number, max: number): number;
   /** Asks for a wake-up by fds(). False = something is there already. Absent: the queue has no interrupts. */
   arm?(): boolean;
-  /** Back to polling. */
-  disarm?(): void;
+  /** Back to polling. `ready`: which descriptors of fds() the sleep found something at, when that is known. */
+  disarm?(ready?: (fd: number) => boolean): void;
   fds?(): readonly number[];
   close(): void;
 }
@@ -165,6 +167,15 @@ export interface PortDriver {
     readonly key?: Uint8Array;
     readonly table?: readonly number[];
   }): Promise<void>;
+  /** Queue of each transmit hash modulo the table's length; numbers may go beyond the tx queues that there are. Absent: all queues in turn. */
+  transmitTable?(): readonly number[];
+  /** Bits that are in force, those that need nothing of the device included. Absent: what was configured. */
+  offloads?(): PortOffloads;
+  /** Stopped or not, within info()'s limits. Throws PortError; nothing is changed then. */
+  setOffloads?(rxOffloads: number, txOffloads: number): Promise<void>;
+  rings?(): RingSizes;
+  /** Stopped, within the limits. Throws PortError; the old sizes are in force then. */
+  setRings?(sizes: { readonly rx?: number; readonly tx?: number }): Promise<void>;
   rxDescriptorStatus?(queue: number, offset: number): DescriptorStatus;
   txDescriptorStatus?(queue: number, offset: number): DescriptorStatus;
   /** Packets that wait in a queue. */

@@ -34,6 +34,26 @@ export interface PortInfo {
   readonly softwareFilters: readonly ('mac' | 'multicast' | 'vlan')[];
   /** NUMA node of the device, -1 = any. */
   readonly socket: number;
+  /** Channels that the device's host granted; queues beyond share them. Absent: each queue has its own. */
+  readonly channels?: number;
+  /** Why the device has not all that such a device can have, for messages: by the offload's name, "queues", "RSS" or "MTU". */
+  readonly reasons?: Readonly<Record<string, string>>;
+}
+
+/** RX_OFFLOAD and TX_OFFLOAD bits. */
+export interface PortOffloads {
+  readonly rxOffloads: number;
+  readonly txOffloads: number;
+}
+
+/** Sections of the buffers that host and guest share: one received packet each at least, and one message to send. */
+export interface RingSizes {
+  readonly rx: number;
+  readonly tx: number;
+  readonly minRx: number;
+  readonly maxRx: number;
+  readonly minTx: number;
+  readonly maxTx: number;
 }
 
 export interface DescriptorLimits {
@@ -116,6 +136,10 @@ export interface PortEvents {
   removed: [reason: string];
   recovering: [];
   recovered: [];
+  /** Another table for the choice of transmit queues is in force. */
+  transmitTable: [table: readonly number[]];
+  /** The device has switched offloads off, or on again, that were asked for. */
+  offloads: [PortOffloads];
 }
 
 export type PortEvent =
@@ -123,4 +147,7 @@ export type PortEvent =
   /** The device is gone; the port can only be closed. */
   | { readonly type: 'removed'; readonly reason: string }
   | { readonly type: 'recovering' }
-  | { readonly type: 'recovered' };
+  | { readonly type: 'recovered' }
+  /** transmitTable() or offloads() of the PortDriver have something else to say. */
+  | { readonly type: 'transmit-table' }
+  | { readonly type: 'offloads' };

@@ -113,7 +113,8 @@ export class ChannelMemory {
    * Returns how many and how large; nothing is set when not even one fits.
    */
   carveReceiveBuffer(id: number, frameBytes: number, limitBytes: number): { bytes: number; count: number } {
-    const { address, bytes } = this.#offer.receiveBuffer;
+    const { address } = this.#offer.receiveBuffer;
+    const bytes = this.#offer.receiveBytes();
     const size = frameBytes + SUBALLOCATION_OVERHEAD;
     const count = Math.floor(Math.min(bytes, limitBytes) / size);
     if (count > 0) {

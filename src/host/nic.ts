@@ -3,6 +3,7 @@
 import type { Datapath } from '../datapath/datapath.js';
 import { EVENT_KIND, FRAME_ERROR, OFFLOAD } from '../memory/layout.js';
 import type { VmbusOffer } from '../vmbus/device.js';
+import { NDIS_HASH_FUNCTION_MASK } from '../wire/ndis.js';
 import { NVSP_STATUS } from '../wire/nvsp.js';
 import { RNDIS_STATUS } from '../wire/rndis.js';
 import { Adapter } from './adapter.js';
@@ -226,8 +227,8 @@ export class Nic implements SwitchPort {
     this.#lookAtOffer = true;
   }
 
-  disarm(signalled = true): void {
-    if (signalled) this.#lookAtOffer = true;
+  disarm(signalled = true, ready?: (fd: number) => boolean): void {
+    if (signalled && (ready === undefined || this.offer.fds.some(ready))) this.#lookAtOffer = true;
     this.#mask();
   }
 
@@ -275,6 +276,7 @@ export class Nic implements SwitchPort {
         counters: channel.counters(),
       })),
       receiveScaling: this.#spread.on,
+      hashTypes: (this.#adapter.rss?.hashInformation ?? 0) & ~NDIS_HASH_FUNCTION_MASK,
       lostToDeadChannels: this.#spread.lost,
       counters,
       workshop: { ...this.#workshop.counters() },

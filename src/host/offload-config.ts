@@ -7,6 +7,7 @@ import {
   NDIS_CHECKSUM_IPV6,
   NDIS_ENCAPSULATION,
   NDIS_HASH_FUNCTION_MASK,
+  NDIS_HASH_TYPE,
   NDIS_LSO_IPV6,
   NDIS_OBJECT,
   NDIS_OFFLOAD_PARAMETERS_SIZE,
@@ -167,17 +168,22 @@ export interface RssState {
 /** Entries of the adapter's table: a shorter one is repeated, a longer one cut. */
 export const RSS_TABLE_ENTRIES = 128;
 
-/** OID_GEN_RECEIVE_SCALE_PARAMETERS. `state` is the old one after an error, undefined when scaling is off. */
+const UDP_TYPES = NDIS_HASH_TYPE.UDP_IPV4 | NDIS_HASH_TYPE.UDP_IPV6 | NDIS_HASH_TYPE.UDP_IPV6_EX;
+
+/** OID_GEN_RECEIVE_SCALE_PARAMETERS. `state` is the old one after an error, undefined when scaling is off. `udp`: this host hashes UDP by
+ *  ports; others leave these types out without an error, as they look at none of them. */
 export function setRss(
   data: Uint8Array,
   state: RssState | undefined,
   maxQueues: number,
+  udp = true,
 ): { readonly status: number; readonly state: RssState | undefined } {
   // Hosts do not look at the object header (facts/hyper-v-host.md 5).
   const head = data.slice(0, NdisRssParameters.size);
   head[NdisRssParameters.offset.type] = NDIS_OBJECT.RSS_PARAMETERS;
   const fixed = NdisRssParameters.decode(head);
-  const { hashInformation, indirectionTableSize: tableBytes, hashSecretKeySize: keyBytes } = fixed;
+  const hashInformation = udp ? fixed.hashInformation : fixed.hashInformation & ~UDP_TYPES;
+  const { indirectionTableSize: tableBytes, hashSecretKeySize: keyBytes } = fixed;
   if ((fixed.flags & NDIS_RSS_FLAG.DISABLE_RSS) !== 0 || (hashInformation & NDIS_HASH_FUNCTION_MASK) === 0) {
     return { status: STATUS.SUCCESS, state: undefined };
   }

@@ -66,7 +66,18 @@ test('OIDs with other formats', (t) => {
     concat(hexBytes('80 01 28 00'), words(1, 0, 0), speed, speed, words(0, 0)),
   );
   assert.deepEqual(guest.query(0x0101010a).data, concat(hexBytes('a8 01 1c 00'), words(1, 2, 14, 1, 2, 14)));
-  assert.deepEqual(guest.query(0x00010203).data, hexBytes('88 02 12 00 01 03 00 00 01 00 00 00 40 00 00 00 80 00'));
+  assert.deepEqual(guest.query(0x00010203).data, hexBytes('88 02 12 00 01 1b 00 00 01 00 00 00 40 00 00 00 80 00'));
+});
+
+test('only hosts from Windows Server 2019 on hash UDP by ports; the others leave the types out', (t) => {
+  const types = (profile: 'ws2016' | 'ws2019', version: number) => {
+    const { guest, host } = createRig(t, { profile });
+    guest.attach(version);
+    assert.equal(guest.set(0x00010204, rss(0, 0xc301, [0])), 0);
+    return [word(guest.query(0x00010203).data, 1), host.state().nics[0]!.hashTypes];
+  };
+  assert.deepEqual(types('ws2016', 0x50000), [0x301, 0x300]);
+  assert.deepEqual(types('ws2019', V61), [0x1b01, 0xc300]);
 });
 
 test('supported list by NDIS version; listed or unknown OIDs without an answer', (t) => {

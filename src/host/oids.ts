@@ -41,6 +41,7 @@ const MAC_OPTIONS =
 
 /** Toeplitz over IPv4 and IPv6, as the real host's 0x301 says it. */
 const RSS_FLAGS = NDIS_RSS_CAPABILITY.TOEPLITZ | NDIS_RSS_CAPABILITY.IPV4 | NDIS_RSS_CAPABILITY.IPV6;
+const UDP_FLAGS = NDIS_RSS_CAPABILITY.UDP_IPV4 | NDIS_RSS_CAPABILITY.UDP_IPV6;
 
 const SUPPORTED: readonly number[] = [
   OID.GEN_SUPPORTED_LIST,
@@ -202,7 +203,7 @@ function queryNdis6(adapter: Adapter, oid: number, input: Uint8Array): QueryAnsw
         NdisRssCapabilities.encode({
           revision: 2,
           objectSize: NdisRssCapabilities.size,
-          capabilitiesFlags: RSS_FLAGS,
+          capabilitiesFlags: adapter.profile.udpHash ? RSS_FLAGS | UDP_FLAGS : RSS_FLAGS,
           numberOfInterruptMessages: 1,
           numberOfReceiveQueues: adapter.profile.maxQueues,
           numberOfIndirectionTableEntries: RSS_TABLE_ENTRIES,
@@ -243,7 +244,7 @@ function setChecked(adapter: Adapter, oid: number, data: Uint8Array): number {
       return STATUS.SUCCESS; // a hint that the real host ignores, too
     case OID.GEN_RECEIVE_SCALE_PARAMETERS: {
       if (adapter.ndis < NDIS_VERSION.NDIS_6_30) return STATUS.NOT_SUPPORTED;
-      const { status, state } = setRss(data, adapter.rss, adapter.profile.maxQueues);
+      const { status, state } = setRss(data, adapter.rss, adapter.profile.maxQueues, adapter.profile.udpHash);
       adapter.rss = state;
       return status;
     }

@@ -33,6 +33,8 @@ export interface Profile {
   readonly offloads: OffloadSupport;
   /** Large receives (RSC in the vSwitch) for guests that ask for them, from NVSP 6.1. */
   readonly rsc: boolean;
+  /** Receive-side scaling by UDP ports (NDIS 6.80). */
+  readonly udpHash: boolean;
   /** Largest Ethernet frame (header included) that SendNdisConfig may ask for. */
   readonly maxFrameBytes: number;
   /** Bytes of the receive and send buffers that a machine directory gives the guest. */
@@ -74,6 +76,7 @@ const BASE = {
   maxNdis: NDIS.V6_30,
   offloads: FULL,
   rsc: false,
+  udpHash: false,
   maxFrameBytes: 9216,
   receiveBytes: 31 * MIB,
   sendBytes: 15 * MIB,
@@ -115,6 +118,7 @@ export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
   ws2019: {
     ...BASE,
     rsc: true,
+    udpHash: true,
     name: 'ws2019',
     title: 'Windows Server 2019',
     maxNvsp: NVSP_VERSION.V61,
@@ -123,6 +127,7 @@ export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
   ws2022: {
     ...BASE,
     rsc: true,
+    udpHash: true,
     name: 'ws2022',
     title: 'Windows Server 2022',
     maxNvsp: NVSP_VERSION.V61,
@@ -131,6 +136,7 @@ export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
   azure: {
     ...BASE,
     rsc: true,
+    udpHash: true,
     name: 'azure',
     title: 'Azure',
     maxNvsp: NVSP_VERSION.V61,

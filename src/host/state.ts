@@ -69,6 +69,8 @@ export interface NicState {
   }[];
   /** The guest has receive-side scaling on. */
   readonly receiveScaling: boolean;
+  /** NDIS_HASH_TYPE bits by which received packets are spread; 0 = they are not. */
+  readonly hashTypes: number;
   /** Frames that would have gone to a dead channel. */
   readonly lostToDeadChannels: number;
   readonly counters: Readonly<Record<string, number>>;

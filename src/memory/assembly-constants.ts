@@ -6,7 +6,7 @@ import { TABLES } from '../wire/tables.js';
 import * as layout from './layout.js';
 import { FORWARD_CHECKSUM, FORWARD_LAYOUTS } from './layout-forward.js';
 import { GRO_BUCKET_FLOWS, GRO_BUCKETS, GRO_LAYOUTS, GRO_OPTION } from './layout-gro.js';
-import { SOCKET_LAYOUTS, VNET_RX } from './layout-sockets.js';
+import { IOV_MAX, SOCKET_LAYOUTS, VNET_RX } from './layout-sockets.js';
 
 const upper = (name: string) =>
   name
@@ -37,13 +37,18 @@ export function assemblyConstants(): string {
   for (const [group, numbers] of Object.entries({ ...named, ...more })) {
     for (const [name, value] of Object.entries(numbers)) emit(`${group}_${name}`, value as number);
   }
+  for (const [name, value] of Object.entries(layout.STEER_PORTS)) emit(`STEER_PORTS_${upper(name)}`, value);
   for (const [name, value] of Object.entries(NDIS_HASH_TYPE)) emit(`HASH_TYPE_${name}`, value);
   emit('NO_SECTION', layout.NO_SECTION);
   emit('TX_TRANSACTION', layout.TX_TRANSACTION);
   emit('CONTROL_TRANSACTION', layout.CONTROL_TRANSACTION);
   emit('HEAD_BYTES', layout.HEAD_BYTES);
+  emit('STEER_ENTRIES', layout.STEER_ENTRIES);
+  emit('STEER_QUEUES', layout.STEER_QUEUES);
+  emit('STEER_BURST', layout.STEER_BURST);
   emit('SHARED_RING_DATA', layout.SHARED_RING_DATA);
   emit('SHARED_SLOT_BYTES', layout.SHARED_SLOT_BYTES);
+  emit('IOV_MAX', IOV_MAX);
   emit('DEFAULT_SCRATCH', layout.DEFAULT_SCRATCH);
   emit('GRO_BUCKETS', GRO_BUCKETS);
   emit('GRO_BUCKET_FLOWS', GRO_BUCKET_FLOWS);

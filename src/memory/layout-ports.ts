@@ -10,6 +10,22 @@ export const PORT_QUEUE = cells('PORT_QUEUE', {
 /** Only who changes READY to BUSY may use the queue, and puts READY back; control code changes READY to STOPPED. */
 export const QUEUE_STATE = { STOPPED: 0, READY: 1, BUSY: 2 } as const;
 
+/** How the queue of each packet to send is chosen (offload/steering.ts): written by control code while others read it. */
+export const STEERING = cells('STEERING', {
+  levels: 'u32', // STEER_PORTS bits
+  seedLow: 'u32',
+  seedHigh: 'u32',
+  table: 'u32', // STEER_ENTRIES u32: queue of each hash value
+});
+
+/** Protocols that are hashed with their ports; the others, and fragments, by addresses alone. */
+export const STEER_PORTS = { tcp4: 1, udp4: 2, tcp6: 4, udp6: 8 } as const;
+/** As many as a host's send table has. */
+export const STEER_ENTRIES = 16;
+/** Queues that there may be, and packets of one call of steer(). */
+export const STEER_QUEUES = 64;
+export const STEER_BURST = 1024;
+
 /** What a virtual device counts of one queue in one direction. */
 export const PORT_COUNTERS = cells('PORT_COUNTERS', {
   packets: 'u64',
@@ -48,6 +64,7 @@ export const GUEST_PORT = cells('GUEST_PORT', {
   stagedCapacity: 'u32',
   stagedFirst: 'u32',
   stagedCount: 'u32',
+  reapAt: 'u32', // messages in flight at which a burst that sends looks for completions
   rxPackets: 'u64', // handed out
   rxBytes: 'u64',
   rxMissed: 'u64', // received when no more could wait
@@ -97,8 +114,9 @@ export const LOAN = cells(
     idHigh: 'u32',
     status: 'u32',
     ranges: 'u32',
+    frames: 'u32', // that mbufs show, while the packet is being delivered
   },
   32,
 );
 
-export const PORT_LAYOUTS = [PORT_QUEUE, PORT_COUNTERS, GUEST_PORT, RX_FILTER, DOORBELL, LOAN] as const;
+export const PORT_LAYOUTS = [PORT_QUEUE, STEERING, PORT_COUNTERS, GUEST_PORT, RX_FILTER, DOORBELL, LOAN] as const;

@@ -4,19 +4,19 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { KernelInterface } from '../ethdev/driver.js';
 import type { Eal } from '../ethdev/eal.js';
 import { PortError } from '../ethdev/errors.js';
+import type { HashFlow, HashLevel } from '../ethdev/flow-hash.js';
 import type { Port } from '../ethdev/port.js';
 import type { LinkStatus } from '../ethdev/types.js';
 import type { InterfaceState } from '../memory/os/netlink.js';
 import { inNetwork } from '../memory/os/netns.js';
 import { TAP_OFFLOAD } from '../memory/os/tap.js';
-import { Gro, reserveGro } from '../offload/gro.js';
 import { formatMac } from '../wire/address-text.js';
 import { Buffers } from './buffers.js';
 import type { FeatureState } from './control.js';
 import { Counting } from './counting.js';
-import { type FeatureSettings, featureSettings, featureStates } from './features.js';
-import { NETDEV_PAIR, PAIR_BYTES, type PairSetup } from './pair.js';
-import { configureDevice, configureTap, mostQueues, QUEUES_MAX, setupDevice } from './setup.js';
+import { type FeatureDevice, type FeatureSettings, featureSettings, featureStates } from './features.js';
+import { Pairs } from './pairs.js';
+import { configureDevice, configureTap, mostQueues, setupDevice } from './setup.js';
 import { Workers } from './workers.js';
 
 /** Channels that hv_netvsc wishes for at least (facts/linux-guest.md 1.1). */
@@ -57,6 +57,7 @@ export const usualQueues = (cpus: number): number => Math.min(USUAL_QUEUES, cpus
 export class Coupling {
   /** Resolves to the reason when the interface can do nothing any more: its device or its kernel side is gone. */
   readonly ended: Promise<string>;
+  readonly pairs: Pairs;
   readonly #eal: Eal;
   readonly #options: CouplingOptions;
   readonly #tap: Port;
@@ -64,13 +65,11 @@ export class Coupling {
   readonly #buffers: Buffers;
   readonly #workers: Workers;
   readonly #counting: Counting;
-  /** PAIR_BYTES of each queue. */
-  readonly #pairs: number;
-  /** GRO_STAGE of each queue that there ever was. */
-  readonly #stages: number[] = [];
   #wishes: ReadonlyMap<string, boolean> = new Map();
   #settings: FeatureSettings;
   #scaling: Scaling = {};
+  /** Levels that a user set. */
+  readonly #levels = new Map<HashFlow, HashLevel>();
   #device: Port;
   #queues: number;
   /** As the kernel's side was when the device was brought in line with it last. */
@@ -102,11 +101,11 @@ export class Coupling {
     this.#seen = this.#kernel.state;
     this.#queues = this.#wantedQueues(options.queues);
     this.#buffers = new Buffers(eal, options.name, this.#queues);
-    this.#pairs = eal.arena.reserve(`${options.name} pairs`, QUEUES_MAX * PAIR_BYTES);
+    this.pairs = new Pairs(eal, options.name);
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
-    this.#counting = new Counting(eal, tap, this.#pairs, QUEUES_MAX, this.#stages);
+    this.#counting = new Counting(tap, this.pairs);
     this.#counting.use(device);
     this.#workers = new Workers(eal, options.name, this.#end);
     this.#settings = this.#wanted(this.#wishes);
@@ -129,6 +128,9 @@ export class Coupling {
   get kernel(): KernelInterface {
     return this.#kernel;
   }
+  get tap(): Port {
+    return this.#tap;
+  }
   /** ethtool -S. */
   statistics(): (readonly [name: string, value: number])[] {
     return this.#counting.list(this.#queues, this.#gapMs);
@@ -136,7 +138,7 @@ export class Coupling {
 
   /** Every feature, in the kernel's order. */
   features(): FeatureState[] {
-    return featureStates(this.#device.info(), this.#wishes);
+    return featureStates(this.#offers(), this.#wishes);
   }
 
   /** Features by name; the others stay. Throws PortError; everything is as before then. */
@@ -146,7 +148,7 @@ export class Coupling {
       const settings = this.#wanted(wishes);
       const { rxOffloads, txOffloads } = this.#settings;
       if (!this.#gone && (settings.rxOffloads !== rxOffloads || settings.txOffloads !== txOffloads))
-        await this.#reconfigure(this.#queues, settings);
+        await this.#device.setOffloads({ rxOffloads: settings.rxOffloads, txOffloads: settings.txOffloads });
       this.#wishes = wishes;
       this.#settings = settings;
       this.#applyFeatures();
@@ -159,6 +161,20 @@ export class Coupling {
       const { table, key } = change;
       await this.#device.setRss({ ...(table && { table: [...table] }), ...(key && { key }) });
       this.#scaling = { ...this.#scaling, ...change };
+    });
+  }
+
+  /** Sections of the device's buffers. Throws PortError; they are as before then. */
+  setRings(sizes: { readonly rx?: number; readonly tx?: number }): Promise<void> {
+    return this.#serially(() => this.#quietly(() => this.#device.setRings(sizes)));
+  }
+
+  /** How deep a flow is hashed. Throws PortError; it is as before then. */
+  setFlowHash(flow: HashFlow, level: HashLevel): Promise<void> {
+    return this.#serially(async () => {
+      await this.#device.setFlowHash(flow, level);
+      this.#levels.set(flow, level);
+      this.#steer();
     });
   }
 
@@ -228,8 +244,20 @@ export class Coupling {
   }
 
   #wanted(wishes: ReadonlyMap<string, boolean>): FeatureSettings {
+    const device = this.#offers();
+    return featureSettings(device, featureStates(device, wishes));
+  }
+
+  /** What the device has, without what its host has switched off since. */
+  #offers(): FeatureDevice {
     const info = this.#device.info();
-    return featureSettings(info, featureStates(info, wishes));
+    const { rxOffloads = 0, txOffloads = 0 } = this.#device.config ?? {};
+    const now = this.#device.offloads();
+    return {
+      ...info,
+      rxOffloads: info.rxOffloads & ~(rxOffloads & ~now.rxOffloads),
+      txOffloads: info.txOffloads & ~(txOffloads & ~now.txOffloads),
+    };
   }
 
   /** The kernel leaves undone what the device does, and does the rest. */
@@ -239,9 +267,7 @@ export class Coupling {
     const { ipv4 = LARGEST, ipv6 = LARGEST } = this.#device.info().maxTsoBytes ?? {};
     const most = Math.min(LARGEST, ipv4 || LARGEST, ipv6 || LARGEST);
     if ((kernel & (TAP_OFFLOAD.TSO4 | TAP_OFFLOAD.TSO6)) !== 0) this.#kernel.setGsoLimit(most, GSO_SEGMENTS);
-    for (let queue = 0; queue < QUEUES_MAX; queue++) this.#setCell(queue, 'options', pair);
-    const { arena, main } = this.#eal;
-    for (const stage of this.#stages) new Gro(arena, main.datapath, stage).udp = udp;
+    this.pairs.setOptions(pair, udp);
   }
 
   #applyLink({ up, speedMbps }: LinkStatus): void {
@@ -251,6 +277,11 @@ export class Coupling {
 
   #listen(): void {
     this.#device.on('link', (link) => this.#applyLink(link));
+    this.#device.on('transmitTable', () => this.#steer());
+    this.#device.on('offloads', () => {
+      this.#settings = this.#wanted(this.#wishes);
+      this.#attempt('offloads', () => this.#applyFeatures());
+    });
     this.#device.on('removed', (reason) => {
       if (this.#closed) return;
       this.#attempt('carrier', () => this.#kernel.setCarrier(false));
@@ -350,10 +381,8 @@ export class Coupling {
   /** Waits until the queues from that one on hold nothing any more and get nothing more. Throws PortError when they do not. */
   async #emptyQueues(first: number): Promise<void> {
     this.#kernel.gather(true);
-    const waiting = (queue: number) => this.#cell(queue, 'waiting') !== 0;
-    const numbers = Array.from({ length: this.#queues - first }, (_, i) => first + i);
     // Twice: a packet may be on its way from the one to the other.
-    const empty = () => !this.#kernel.holds(first) && !numbers.some(waiting);
+    const empty = () => !this.#kernel.holds(first) && !this.pairs.waits(first);
     for (let tries = 0, end = performance.now() + EMPTY_MS; tries < 2; tries = empty() ? tries + 1 : 0) {
       if (performance.now() > end) {
         this.#kernel.gather(false);
@@ -379,25 +408,21 @@ export class Coupling {
   }
 
   async #take(): Promise<void> {
-    const pairs: PairSetup[] = [];
-    for (let queue = 0; queue < this.#queues; queue++) {
-      this.#stages[queue] ??= this.#stage(queue);
-      pairs.push({ queue, memory: this.#pairs + queue * PAIR_BYTES, gro: this.#stages[queue] });
-    }
-    await this.#workers.take(this.#device, this.#tap, pairs);
+    this.#steer();
+    const { rxInterrupts } = this.#device.config!;
+    await this.#workers.take(this.#device, this.#tap, this.pairs.setups(this.#queues, rxInterrupts));
   }
 
-  #stage(queue: number): number {
-    const stage = reserveGro(this.#eal.arena, `${this.#options.name} ${queue} receive offload`);
-    new Gro(this.#eal.arena, this.#eal.main.datapath, stage).udp = this.#settings.udp;
-    return stage;
+  /** Flows go to the queues that the host's table names. */
+  #steer(): void {
+    this.pairs.steering.configure(this.#device.transmitTable(), this.#device.hashLevels);
   }
 
   /** The device is gone: waits for it to come back. */
   async #renew(reason: string): Promise<void> {
     this.#options.log(`${this.name}: ${reason}; waiting for the device to come back`);
     await this.#workers.release();
-    this.#dropWaiting();
+    this.#counting.dropped(this.pairs.dropWaiting());
     this.#counting.use(undefined);
     const old = this.#device;
     while (!this.#closed && this.#tap.state !== 'removed') {
@@ -431,6 +456,7 @@ export class Coupling {
     const queues = Math.min(this.#queues, mostQueues(this.#device));
     await this.#configureDevice(queues);
     this.#kernel.setQueues(queues);
+    for (const [flow, level] of this.#levels) await device.setFlowHash(flow, level);
     await device.setAllMulticast(true);
     await device.setPromiscuous(state.promiscuous);
     const mac = formatMac(state.mac);
@@ -440,24 +466,6 @@ export class Coupling {
     await this.#take();
     this.#listen();
     this.#applyLink(device.link());
-  }
-
-  /** Nobody sends any more what the device did not take. */
-  #dropWaiting(): void {
-    for (let queue = 0; queue < this.#queues; queue++) {
-      const list = this.#pairs + queue * PAIR_BYTES + NETDEV_PAIR.bytes;
-      this.#eal.main.datapath.mbufFree(list, this.#cell(queue, 'waiting'));
-      this.#counting.dropped(this.#cell(queue, 'waiting'));
-      this.#setCell(queue, 'waiting', 0);
-    }
-  }
-
-  #cell(queue: number, cell: keyof typeof NETDEV_PAIR.at): number {
-    return this.#eal.arena.u32[(this.#pairs + queue * PAIR_BYTES + NETDEV_PAIR.at[cell]) >>> 2]!;
-  }
-
-  #setCell(queue: number, cell: keyof typeof NETDEV_PAIR.at, value: number): void {
-    this.#eal.arena.u32[(this.#pairs + queue * PAIR_BYTES + NETDEV_PAIR.at[cell]) >>> 2] = value;
   }
 
   #attempt(what: string, work: () => void): void {

@@ -7,7 +7,7 @@ import type { FeatureState } from './control.js';
 import { PAIR_OPTION } from './pair.js';
 
 /** What of a device counts. */
-export type FeatureDevice = Pick<PortInfo, 'rxOffloads' | 'txOffloads' | 'maxTsoBytes'>;
+export type FeatureDevice = Pick<PortInfo, 'rxOffloads' | 'txOffloads' | 'maxTsoBytes' | 'reasons'>;
 
 interface Rule {
   readonly fixed?: boolean;
@@ -23,17 +23,19 @@ const fixedOn: Rule = { fixed: true, usual: true };
 /** Switches that a TAP interface has for both families together. */
 const BOTH = 'a TAP interface has one switch for both families';
 
-const sums = ({ txOffloads }: FeatureDevice) => {
+const sums = ({ txOffloads, reasons }: FeatureDevice) => {
   const both = TX_OFFLOAD.TCP_CKSUM | TX_OFFLOAD.UDP_CKSUM;
-  return (txOffloads & both) === both ? undefined : 'the device fills in no TCP and UDP checksums';
+  if ((txOffloads & both) === both) return undefined;
+  return reasons?.TCP_CKSUM ?? reasons?.UDP_CKSUM ?? 'the device fills in no TCP and UDP checksums';
 };
 const cuts = (family: 'ipv4' | 'ipv6') => (device: FeatureDevice) => {
-  const { txOffloads, maxTsoBytes } = device;
+  const { txOffloads, maxTsoBytes, reasons } = device;
   const most = maxTsoBytes?.[family] ?? 1;
-  return (txOffloads & TX_OFFLOAD.TCP_TSO) !== 0 && most > 0 ? undefined : 'the device cuts no large packets';
+  if ((txOffloads & TX_OFFLOAD.TCP_TSO) !== 0 && most > 0) return undefined;
+  return reasons?.TCP_TSO ?? 'the device cuts no large packets';
 };
-const receives = (bit: number, what: string) => (device: FeatureDevice) =>
-  (device.rxOffloads & bit) !== 0 ? undefined : `the device does not ${what}`;
+const receives = (bit: number, name: string, what: string) => (device: FeatureDevice) =>
+  (device.rxOffloads & bit) !== 0 ? undefined : (device.reasons?.[name] ?? `the device does not ${what}`);
 
 const RULES: Readonly<Record<string, Rule>> = {
   'tx-scatter-gather': { usual: true },
@@ -51,7 +53,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   'vlan-challenged': fixedOff,
   'tx-generic-segmentation': { usual: true, needs: ['tx-scatter-gather'] },
   'rx-gro': { usual: true },
-  'rx-lro': { usual: true, lacks: receives(RX_OFFLOAD.TCP_LRO, 'coalesce received packets') },
+  'rx-lro': { usual: true, lacks: receives(RX_OFFLOAD.TCP_LRO, 'TCP_LRO', 'coalesce received packets') },
   'tx-tcp-segmentation': { usual: true, needs: ['tx-scatter-gather', 'tx-checksum-ipv4'], lacks: cuts('ipv4') },
   'tx-gso-robust': fixedOff,
   'tx-tcp-ecn-segmentation': fixedOff,
@@ -73,10 +75,10 @@ const RULES: Readonly<Record<string, Rule>> = {
   'tx-checksum-fcoe-crc': fixedOff,
   'tx-checksum-sctp': fixedOff,
   'rx-ntuple-filter': fixedOff,
-  'rx-hashing': { usual: true, lacks: receives(RX_OFFLOAD.RSS_HASH, 'hash received packets') },
+  'rx-hashing': { usual: true, lacks: receives(RX_OFFLOAD.RSS_HASH, 'RSS_HASH', 'hash received packets') },
   'rx-checksum': {
     usual: true,
-    lacks: receives(RX_OFFLOAD.TCP_CKSUM | RX_OFFLOAD.UDP_CKSUM, 'verify received checksums'),
+    lacks: receives(RX_OFFLOAD.TCP_CKSUM | RX_OFFLOAD.UDP_CKSUM, 'TCP_CKSUM', 'verify received checksums'),
   },
   'tx-nocache-copy': fixedOff,
   loopback: fixedOff,

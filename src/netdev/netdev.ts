@@ -1,5 +1,7 @@
 // A running interface in ethtool's words: what `netvsc ethtool` asks and sets through the control socket.
+import { RSS_TYPE } from '../ethdev/constants.js';
 import type { PortError, PortErrorCode } from '../ethdev/errors.js';
+import { HASH_FLOWS, type HashFlow } from '../ethdev/flow-hash.js';
 import {
   type ChannelCounts,
   type Coalescing,
@@ -22,6 +24,8 @@ import type { Coupling } from './coupling.js';
 import { featureFault } from './features.js';
 
 const CODES: Readonly<Partial<Record<PortErrorCode, NetdevErrorCode>>> = { ENOTSUP: 'EOPNOTSUPP', EEXIST: 'EBUSY' };
+
+const isHashFlow = (flow: string): flow is HashFlow => (HASH_FLOWS as readonly string[]).includes(flow);
 
 export class Netdev implements NetdevControl {
   readonly #coupling: Coupling;
@@ -72,11 +76,14 @@ export class Netdev implements NetdevControl {
   }
 
   rings(): RingSizes {
-    throw this.#error('EOPNOTSUPP', 'rings: the device has no sections');
+    const { rx, tx, maxRx, maxTx } = this.#asked(() => this.#coupling.device.rings());
+    return { rx, tx, maxRx, maxTx };
   }
 
-  async setRings(): Promise<void> {
-    throw this.#error('EOPNOTSUPP', 'rings: the device has no sections');
+  async setRings(sizes: { readonly rx?: number; readonly tx?: number }): Promise<void> {
+    const { rx, tx } = this.rings();
+    if ((sizes.rx ?? rx) === rx && (sizes.tx ?? tx) === tx) return;
+    await this.#try(() => this.#coupling.setRings(sizes));
   }
 
   rss(): RssState {
@@ -102,12 +109,16 @@ export class Netdev implements NetdevControl {
   }
 
   flowHash(flow: Flow): FlowHash {
+    if (isHashFlow(flow)) return { flow, ...this.#coupling.device.flowHash(flow) };
     if (!FLOWS.includes(flow)) throw this.#error('EINVAL', `flow ${flow}: expected one of ${FLOWS.join(', ')}`);
-    throw this.#error('EOPNOTSUPP', `flow ${flow}: the device has no hash levels`);
+    const name = flow === 'ip4' ? 'IPV4' : 'IPV6';
+    const { device, queues } = this.#coupling;
+    return { flow, level: 'L3', receive: queues > 1 && (device.rss().types & RSS_TYPE[name]) !== 0 };
   }
 
-  async setFlowHash(flow: Flow): Promise<void> {
-    this.flowHash(flow);
+  async setFlowHash(flow: Flow, level: 'L3' | 'L4'): Promise<void> {
+    if (!isHashFlow(flow)) throw this.#error('EOPNOTSUPP', `flow ${flow}: it is always hashed by addresses`);
+    await this.#try(() => this.#coupling.setFlowHash(flow, level));
   }
 
   coalescing(): Coalescing {
@@ -123,7 +134,7 @@ export class Netdev implements NetdevControl {
   }
 
   registers(): RegisterDump {
-    return { sendTable: [] };
+    return { sendTable: [...this.#coupling.device.transmitTable()] };
   }
 
   permanentAddress(): string {
@@ -138,10 +149,22 @@ export class Netdev implements NetdevControl {
     try {
       await work();
     } catch (cause) {
-      const { code, message } = cause as PortError;
-      const known = CODES[code] ?? (code as NetdevErrorCode | undefined) ?? 'EIO';
-      throw new NetdevError(known, this.#coupling.name, message, { cause });
+      throw this.#translated(cause);
     }
+  }
+
+  #asked<T>(what: () => T): T {
+    try {
+      return what();
+    } catch (cause) {
+      throw this.#translated(cause);
+    }
+  }
+
+  #translated(cause: unknown): NetdevError {
+    const { code, message } = cause as PortError;
+    const known = CODES[code] ?? (code as NetdevErrorCode | undefined) ?? 'EIO';
+    return new NetdevError(known, this.#coupling.name, message, { cause });
   }
 
   #error(code: NetdevErrorCode, problem: string): NetdevError {

@@ -4,12 +4,12 @@ import type { LcorePort, LcoreThread } from '../ethdev/lcore.js';
 import type { Pollable } from '../ethdev/loop.js';
 import type { RxQueue, TxQueue } from '../ethdev/queues.js';
 import { cells } from '../memory/cells.js';
-import { MBUF, PACKET_FLAG } from '../memory/layout.js';
+import { MBUF, PACKET_FLAG, STEER_QUEUES } from '../memory/layout.js';
 import { GRO_HELD_MAX, Gro } from '../offload/gro.js';
 
 /** Packets of one burst and direction: NAPI's weight. */
 export const BUDGET = 64;
-/** How long packets that the device did not take may wait for the next try, ms. */
+/** How long packets that the device did not take may wait for the next try, and a device that wakes nobody for a look, ms. */
 const RETRY_MS = 0.5;
 
 /** What control code sees of a pair, and what outlives the thread that polls it. */
@@ -26,8 +26,10 @@ export const PAIR_OPTION = {
 
 const LIST_BYTES = BUDGET * 4;
 const MERGED_BYTES = (BUDGET + 2 * GRO_HELD_MAX) * 4;
-/** Bytes of a pair: its cells, packets on their way down, packets on their way up before and after receive offload. */
-export const PAIR_BYTES: number = NETDEV_PAIR.bytes + 2 * LIST_BYTES + MERGED_BYTES;
+const COUNTS_BYTES = STEER_QUEUES * 4;
+/** Bytes of a pair: its cells, packets on their way down as they came and by queue, how many each queue has, packets on their
+ *  way up before and after receive offload. */
+export const PAIR_BYTES: number = NETDEV_PAIR.bytes + 3 * LIST_BYTES + COUNTS_BYTES + MERGED_BYTES;
 
 const { options, waiting, downDropped } = NETDEV_PAIR.at;
 const { flags } = MBUF.at;
@@ -42,6 +44,10 @@ export interface PairSetup {
   readonly memory: number;
   /** Address of its GRO_STAGE. */
   readonly gro: number;
+  /** Address of the interface's STEERING. */
+  readonly steering: number;
+  /** The device wakes who waits for packets; it is looked at from time to time otherwise. */
+  readonly wakes: boolean;
 }
 
 export class QueuePair implements Pollable {
@@ -50,24 +56,38 @@ export class QueuePair implements Pollable {
   readonly #cells: number;
   /** Lists of handles. */
   readonly #down: number;
+  readonly #sorted: number;
+  readonly #counts: number;
   readonly #up: number;
   readonly #merged: number;
   readonly #gro: Gro;
   readonly #deviceRx: RxQueue;
-  readonly #deviceTx: TxQueue;
+  /** All of the device's. */
+  readonly #deviceTx: readonly TxQueue[];
+  readonly #steering: number;
+  readonly #wakes: boolean;
   readonly #tapRx: RxQueue;
   readonly #tapTx: TxQueue;
 
-  constructor(lcore: LcoreThread, device: LcorePort, tap: LcorePort, { queue, memory, gro }: PairSetup) {
+  constructor(
+    lcore: LcoreThread,
+    device: LcorePort,
+    tap: LcorePort,
+    { queue, memory, gro, steering, wakes }: PairSetup,
+  ) {
     this.#lcore = lcore;
     this.#u32 = lcore.arena.u32;
     this.#cells = memory;
     this.#down = memory + NETDEV_PAIR.bytes;
-    this.#up = this.#down + LIST_BYTES;
+    this.#sorted = this.#down + LIST_BYTES;
+    this.#counts = this.#sorted + LIST_BYTES;
+    this.#up = this.#counts + COUNTS_BYTES;
     this.#merged = this.#up + LIST_BYTES;
     this.#gro = new Gro(lcore.arena, lcore.datapath, gro);
     this.#deviceRx = device.rxQueue(queue);
-    this.#deviceTx = device.txQueue(queue);
+    this.#deviceTx = Array.from({ length: device.txQueues }, (_, to) => device.txQueue(to));
+    this.#steering = steering;
+    this.#wakes = wakes;
     this.#tapRx = tap.rxQueue(queue);
     this.#tapTx = tap.txQueue(queue);
   }
@@ -79,7 +99,7 @@ export class QueuePair implements Pollable {
   tick(): void {}
 
   arm(): boolean {
-    if (!this.#deviceRx.arm()) return false;
+    if (this.#wakes && !this.#deviceRx.arm()) return false;
     // While packets wait for the device the interface's own are left to the kernel.
     if (this.#waits || this.#tapRx.arm()) return true;
     this.#deviceRx.disarm();
@@ -92,7 +112,7 @@ export class QueuePair implements Pollable {
   }
 
   sleepMs(): number | undefined {
-    return this.#waits ? RETRY_MS : undefined;
+    return this.#waits || !this.#wakes ? RETRY_MS : undefined;
   }
 
   fds(): readonly number[] {
@@ -115,8 +135,9 @@ export class QueuePair implements Pollable {
       return count;
     }
     let ready = gro.receive(this.#up, count, this.#merged);
-    // As at the end of a NAPI poll: while there is more, packets wait for their like.
-    if (count < BUDGET || (wishes & GRO) === 0) ready += gro.flush(this.#merged + ready * 4);
+    // As at the end of a NAPI poll: while there is more, packets wait for their like, but not from poll to poll to poll.
+    const rest = this.#merged + ready * 4;
+    ready += count < BUDGET || (wishes & GRO) === 0 ? gro.flush(rest) : gro.flushOld(rest);
     if (ready > 0) this.#deliver(this.#merged, ready);
     return Math.max(count, ready);
   }
@@ -147,10 +168,32 @@ export class QueuePair implements Pollable {
       if (read === 0) return 0;
       count = read;
     }
-    const taken = this.#deviceTx.burst(down, count);
-    if (taken > 0 && taken < count) u32.copyWithin(down >>> 2, (down >>> 2) + taken, (down >>> 2) + count);
-    u32[cell] = count - taken;
-    return read + taken;
+    const left = this.#deviceTx.length === 1 ? this.#sendOn(0, down, count, 0) : this.#spread(count);
+    u32[cell] = left;
+    return read + count - left;
+  }
+
+  /** Sends each on the queue of its flow; returns how many are left, in front of the list. */
+  #spread(count: number): number {
+    const u32 = this.#u32;
+    const sorted = this.#sorted;
+    const counts = this.#counts >>> 2;
+    this.#lcore.datapath.steer(this.#steering, this.#down, count, sorted, this.#counts);
+    let left = 0;
+    for (let queue = 0, done = 0; done < count; queue++) {
+      const share = u32[counts + queue]!;
+      if (share > 0) left = this.#sendOn(queue < this.#deviceTx.length ? queue : 0, sorted + done * 4, share, left);
+      done += share;
+    }
+    return left;
+  }
+
+  /** What the device does not take goes behind the `left` others that wait already; returns how many that are then. */
+  #sendOn(queue: number, handles: number, count: number, left: number): number {
+    const taken = this.#deviceTx[queue]!.burst(handles, count);
+    if (taken < count)
+      this.#u32.copyWithin((this.#down >>> 2) + left, (handles >>> 2) + taken, (handles >>> 2) + count);
+    return left + count - taken;
   }
 
   /** The interface takes nothing now, so nobody can be waiting for them. */

@@ -22,6 +22,11 @@ const COMPLETED: Expected = {
 };
 /** Messages that wait for room in the ring, or for the control section, because the host asked for them. */
 const MAX_HOST_CAUSED = 16;
+/** Longest message: set of RSS parameters with key and table is 592 bytes (facts/dpdk.md 2.3). */
+const CONTROL_BYTES = 1024;
+
+/** Sections at the start of the send buffer that belong to control messages. */
+export const controlSections = (sectionBytes: number): number => Math.ceil(CONTROL_BYTES / sectionBytes);
 
 interface Outgoing {
   readonly type: number;

@@ -3,7 +3,7 @@
 
 import type { QueueMemory } from './queue.js';
 import { NetvscError } from './requests.js';
-import { MAX_QUEUES, type RssInForce, type RssSettings, rssFault } from './scaling.js';
+import { MAX_QUEUES, type RssInForce, type RssSettings, rssFault, transmitTable } from './scaling.js';
 import { Session } from './session.js';
 import { Totals } from './stats.js';
 import {
@@ -21,6 +21,8 @@ export interface NetvscChange {
   readonly mtu?: number;
   readonly queues?: number;
   readonly rss?: RssSettings;
+  readonly receiveBufferBytes?: number;
+  readonly sendBufferBytes?: number;
 }
 
 /** The host's death is looked for at least this often. */
@@ -42,6 +44,8 @@ export class NetvscDevice {
   #info: NetvscInfo | undefined;
   #filter = DEFAULT_FILTER;
   #rss: RssSettings = {};
+  /** The table last made, and what from. */
+  #transmit = { from: undefined as readonly number[] | undefined, queues: 1, table: transmitTable(undefined, 1) };
   #receiving = false; // the filter is set, or was when the device was detached for a reattach
   #ending: Promise<void> = Promise.resolve(); // the attach or detach under way
   #hostCheckedMs = Number.NEGATIVE_INFINITY;
@@ -116,7 +120,7 @@ export class NetvscDevice {
   }
 
   /**
-   * Detaches and attaches with another MTU or number of queues, or other scaling; filter, options and counters stay. When
+   * Detaches and attaches with another MTU, other numbers of queues or sizes of buffers, or other scaling; filter, options and counters stay. When
    * that fails, attaches as before and rejects with the reason.
    */
   async reattach(change: NetvscChange): Promise<NetvscInfo> {
@@ -222,12 +226,20 @@ export class NetvscDevice {
     return taken;
   }
 
-  /** The queue on which a flow with this hash is to be sent: as the host's table says, else the queues in turn. */
+  /** The queue on which a flow with this hash is to be sent. */
   transmitQueue(hash: number): number {
+    const table = this.transmitTable();
+    return table[(hash >>> 0) % table.length]!;
+  }
+
+  /** Queue of each hash modulo its length: as the host says, if that makes sense (scaling.ts), else the queues in turn. */
+  transmitTable(): readonly number[] {
     const queues = this.#session?.queues.length ?? 1;
-    const table = this.#session?.sendTable;
-    const choice = table === undefined ? hash >>> 0 : table[(hash >>> 0) % table.length]!;
-    return choice % queues;
+    const from = this.#session?.sendTable;
+    const last = this.#transmit;
+    if (last.from !== from || last.queues !== queues)
+      this.#transmit = { from, queues, table: transmitTable(from, queues) };
+    return this.#transmit.table;
   }
 
   /**
@@ -266,10 +278,10 @@ export class NetvscDevice {
   }
 
   /** Back to polling. `signalled` false: the caller knows that fds() have nothing, so they are not looked at. */
-  disarm(signalled = true): void {
+  disarm(signalled = true, ready?: (fd: number) => boolean): void {
     if (this.#session === undefined) return;
     this.#session.disarm();
-    if (signalled) this.#takeInterrupts();
+    if (signalled && (ready?.(this.#setup.device.interruptFd) ?? true)) this.#takeInterrupts();
   }
 
   /** Counters of one queue of the present opening. */

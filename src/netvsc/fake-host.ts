@@ -276,7 +276,7 @@ export class FakeHost {
   }
 
   get #receiveSections(): number {
-    return Math.floor(this.#offer.receiveBuffer.bytes / this.suballocationBytes);
+    return Math.floor(this.#offer.receiveBytes() / this.suballocationBytes);
   }
 
   #oid(oid: string): Uint8Array | undefined {

@@ -6,6 +6,11 @@ import { MAX_MTU, MIN_MTU, type NetvscOptions } from './types.js';
 /** Throws NetvscError with the name of what is wrong; `where` names the device. */
 export function checkOptions(where: string, options: NetvscOptions): void {
   const { mtu, requestTimeoutMs, sendTimeoutMs, copyLimit, queues, latency } = options;
+  for (const name of ['receiveBufferBytes', 'sendBufferBytes'] as const) {
+    const bytes = options[name];
+    if (bytes === undefined || (Number.isInteger(bytes) && bytes > 0)) continue;
+    throw new NetvscError(where, 'options', `${name}: expected a number of bytes, got ${bytes}`);
+  }
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= MAX_MTU)) {
     throw new NetvscError(where, 'options', `mtu: expected ${MIN_MTU}..${MAX_MTU}, got ${mtu}`);
   }

@@ -8,6 +8,7 @@ import {
   NDIS_RSS_FLAG,
   NDIS_RSS_KEY_BYTES,
 } from '../wire/ndis.js';
+import { NVSP_INDIRECTION_TABLE_ENTRIES } from '../wire/nvsp.js';
 
 /** Channels that a device may have. */
 export const MAX_QUEUES = 64;
@@ -63,4 +64,21 @@ export function rssInForce(settings: RssSettings, queues: number, hostEntries: n
 export function rssSteps({ key, table, hashTypes }: RssInForce): Uint8Array[] {
   const hashInformation = NDIS_HASH_FUNCTION_TOEPLITZ | hashTypes;
   return [NDIS_RSS_FLAG.DISABLE_RSS, 0].map((flags) => encodeRssParameters({ flags, hashInformation, table, key }));
+}
+
+/** An entry of the transmit table for each of so many hash values, as hosts send it. */
+const TRANSMIT_ENTRIES = NVSP_INDIRECTION_TABLE_ENTRIES;
+
+/**
+ * Queue of each transmit hash modulo the table's length, from what the host sent (undefined: nothing). A table that gives one queue at least
+ * twice its even share, 4 entries at least, is not followed: hosts have sent such ones by mistake (facts/linux-guest.md 10.3).
+ */
+export function transmitTable(host: readonly number[] | undefined, queues: number): readonly number[] {
+  const even = Array.from({ length: TRANSMIT_ENTRIES }, (_, entry) => entry % queues);
+  if (host === undefined) return even;
+  const table = host.map((queue) => queue % queues);
+  const entries = new Array<number>(queues).fill(0);
+  for (const queue of table) entries[queue]!++;
+  const share = Math.ceil(table.length / queues);
+  return queues > 1 && Math.max(...entries) >= Math.max(2 * share, 4) ? even : table;
 }

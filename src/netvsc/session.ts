@@ -2,7 +2,7 @@
 import type { Datapath } from '../datapath/datapath.js';
 import { OFFLOAD } from '../memory/layout.js';
 import type { OpenChannel, Subchannel, VmbusDevice } from '../vmbus/device.js';
-import { ControlPath } from './control.js';
+import { ControlPath, controlSections } from './control.js';
 import { HostMessages } from './indications.js';
 import {
   configure,
@@ -20,8 +20,10 @@ import { QueueMemory } from './queue.js';
 import { hex, NetvscError } from './requests.js';
 import { Rndis } from './rndis.js';
 import { MAX_QUEUES, type RssInForce, type RssSettings, rssInForce, rssSteps } from './scaling.js';
+import { divideSendSections, mostReceiveSections, sendSectionsIn } from './sections.js';
 import {
   type DriverCounters,
+  MAX_SEND_BUFFER_BYTES,
   MIN_MTU,
   maxMtu,
   type NetvscEvent,
@@ -35,8 +37,6 @@ import { SEND_TIMEOUT_MS, SendWatchdog } from './watchdog.js';
 
 const DEFAULT_MTU = 1500;
 const ETHERNET_HEADER_BYTES = 14;
-/** Longest control message: set of RSS parameters with key and table is 592 bytes (facts/dpdk.md 2.3). */
-const CONTROL_BYTES = 1024;
 const MIN_SECTIONS = 10;
 const DEFAULT_TIMEOUT_MS = 5000;
 /** How long the host may take to see that the buffers are revoked before the channel is closed under it. */
@@ -95,7 +95,7 @@ export class Session {
     this.#watchdog = new SendWatchdog(options.sendTimeoutMs ?? SEND_TIMEOUT_MS);
     this.queues = this.#queues;
     checkOptions(where, options);
-    this.#opened = device.open();
+    this.#opened = device.open(options.receiveBufferBytes);
     try {
       const own = { memory: device.memory, packetMemory, pools };
       this.#queues.push(new QueueMemory(device.arena, datapath, this.#opened, own));
@@ -200,6 +200,9 @@ export class Session {
       receiveSectionBytes: receive.sectionBytes,
       sendSections,
       sendSectionBytes: send.sectionBytes,
+      maxReceiveSections: mostReceiveSections(this.#opened, receive, nvspVersion, this.#device.sizesReceiveBuffer),
+      maxSendSections:
+        sendSectionsIn(this.#opened, MAX_SEND_BUFFER_BYTES, send.sectionBytes) - controlSections(send.sectionBytes),
       queues: this.#queues.length,
       receiveScaling,
       rss,
@@ -221,10 +224,16 @@ export class Session {
     this.#host.filter = bits;
   }
 
-  /** Switches these OFFLOAD bits on, and all others off. */
+  /** Switches these OFFLOAD bits on, and all others off. Those in force stay when the host refuses. */
   async setOffloads(bits: number): Promise<void> {
+    const before = this.#host.wantedOffloads;
     this.#host.wantedOffloads = bits;
-    await this.#rndis.setOffloadParameters(offloadParameters(bits, this.#nvspVersion));
+    try {
+      await this.#rndis.setOffloadParameters(offloadParameters(bits, this.#nvspVersion));
+    } catch (error) {
+      this.#host.wantedOffloads = before;
+      throw error;
+    }
     this.#host.useOffloads();
   }
 
@@ -432,10 +441,11 @@ export class Session {
   /** Gives the control section(s) to control messages. Returns the number of the others. */
   #shareSections(sectionBytes: number): number {
     const queue = this.#primary;
-    const { address, bytes } = this.#opened.sendBuffer;
-    const used = Math.min(bytes, Math.max(this.#options.sendBufferBytes ?? bytes, MIN_SECTIONS * sectionBytes));
-    const sections = Math.floor(used / sectionBytes);
-    const forControl = Math.ceil(CONTROL_BYTES / sectionBytes);
+    const { address } = this.#opened.sendBuffer;
+    const wanted = this.#options.sendBufferBytes ?? MAX_SEND_BUFFER_BYTES;
+    const used = Math.min(MAX_SEND_BUFFER_BYTES, Math.max(wanted, MIN_SECTIONS * sectionBytes));
+    const sections = sendSectionsIn(this.#opened, used, sectionBytes);
+    const forControl = controlSections(sectionBytes);
     if (sections <= forControl) {
       throw new NetvscError(
         this.#where,
@@ -455,13 +465,8 @@ export class Session {
   divideSections(queues = this.#queues.length): void {
     if (this.outstanding > 0) return;
     const sections = this.#primary.get('sendSections');
-    let first = Math.ceil(CONTROL_BYTES / this.#primary.get('sendSectionBytes'));
-    const share = Math.floor((sections - first) / queues);
-    for (const [i, queue] of this.#queues.entries()) {
-      const count = i >= queues ? 0 : i === queues - 1 ? sections - first : share;
-      queue.ownSections(first, count);
-      first += count;
-    }
+    const first = controlSections(this.#primary.get('sendSectionBytes'));
+    divideSendSections(this.#queues, queues, first, sections);
   }
 
   #revoke(): void {

@@ -7,13 +7,19 @@ import { PACKET_FILTER } from '../wire/oid.js';
 /** Payload bytes of an Ethernet frame. */
 export const MIN_MTU = 68;
 export const MAX_MTU = 65_521;
+/** Largest buffers that a guest gives to a host (facts/linux-guest.md 1.1). */
+export const MAX_SEND_BUFFER_BYTES: number = 15 << 20;
+export const maxReceiveBufferBytes = (nvspVersion: number): number =>
+  nvspVersion <= NVSP_VERSION.V2 ? 15 << 20 : 31 << 20;
 /** Most with this NVSP version. */
 export const maxMtu = (nvspVersion: number): number => (nvspVersion >= NVSP_VERSION.V2 ? MAX_MTU : 1500);
 
 export interface NetvscOptions {
   /** Bytes of payload of an Ethernet frame, 68..65521 (NVSP 1: at most 1500). Default 1500; the host may lower it. */
   readonly mtu?: number;
-  /** Bytes of the send buffer that are used (default all; raised to 10 sections). */
+  /** Bytes of the receive buffer that the host gets, in whole pages (default and most: all of it), where the device leaves that to us. */
+  readonly receiveBufferBytes?: number;
+  /** Bytes of the send buffer that are used (default all, at most 15 MiB; raised to 10 sections). */
   readonly sendBufferBytes?: number;
   /** Longest RNDIS message in bytes that is copied into a send-buffer section (default and most: section size - alignment). */
   readonly copyLimit?: number;
@@ -89,6 +95,9 @@ export interface NetvscInfo {
   /** Sections for data; the control section(s) in front of them are not counted. */
   readonly sendSections: number;
   readonly sendSectionBytes: number;
+  /** The most that a reattach could have of either. */
+  readonly maxReceiveSections: number;
+  readonly maxSendSections: number;
   /** Channels: numbers 0 (the primary) to queues - 1 for send and poll. */
   readonly queues: number;
   /** The host spreads received packets over the queues; with several queues and without this it refused to. */

@@ -71,8 +71,13 @@ export interface VmbusDevice {
   readonly location: string;
   readonly arena: Arena;
   readonly memory: GuestMemory;
-  /** Opens the primary channel: rings zeroed and mapped, host told. Throws VmbusError. */
-  open(): OpenChannel;
+  /**
+   * Opens the primary channel: rings zeroed and mapped, host told. `receiveBytes`: how much of the receive buffer its GPADL covers, where
+   * `sizesReceiveBuffer` (whole pages, default and most: all of it). Throws VmbusError.
+   */
+  open(receiveBytes?: number): OpenChannel;
+  /** False: a kernel has made the GPADL of the whole receive buffer, and open() cannot change that. */
+  readonly sizesReceiveBuffer: boolean;
   /** Closes it; the host frees what it held for it. Safe to call twice and after rescind. */
   close(): void;
   /** A subchannel of this opening that earlier calls have not returned, mapped; undefined while there is none (an offer may be
@@ -112,6 +117,8 @@ export interface VmbusOffer {
   readonly fromGuest: RingRegion;
   readonly toGuest: RingRegion;
   readonly receiveBuffer: GpadlRegion;
+  /** How much of it the GPADL of this opening covers, in bytes. */
+  receiveBytes(): number;
   readonly sendBuffer: GpadlRegion;
   /** Descriptors to watch in poll(2) (listening and connected socket), none in the memory backend. */
   readonly fds: readonly number[];

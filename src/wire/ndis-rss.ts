@@ -4,8 +4,12 @@ import { struct, u8, u16, u32, WireError } from './struct.js';
 export const NDIS_RSS_KEY_BYTES = 40;
 export const NDIS_HASH_FUNCTION_TOEPLITZ = 0x1;
 export const NDIS_HASH_FUNCTION_MASK = 0xff;
-/** NDIS_RSS_CAPABILITIES.capabilitiesFlags, whose bits are not those of the hash types: each stands for TCP and plain IP. */
-export const NDIS_RSS_CAPABILITY = { TOEPLITZ: 0x1, IPV4: 0x100, IPV6: 0x200, IPV6_EX: 0x400 } as const;
+/** NDIS_RSS_CAPABILITIES.capabilitiesFlags, whose bits are not those of the hash types: the first three stand for TCP and plain IP. Those of
+ *  UDP came with NDIS 6.80. */
+export const NDIS_RSS_CAPABILITY = {
+  ...{ TOEPLITZ: 0x1, IPV4: 0x100, IPV6: 0x200, IPV6_EX: 0x400 },
+  ...{ UDP_IPV4: 0x800, UDP_IPV6: 0x1000, UDP_IPV6_EX: 0x2000 },
+} as const;
 export const NDIS_HASH_TYPE = {
   IPV4: 0x100,
   TCP_IPV4: 0x200,

@@ -12,5 +12,6 @@ export { hostStage } from './host-stage';
 export * from './offload-exports';
 export { externalDrop, mbufFree, poolGet, useLcore } from './pool';
 export { endInit, ringMask, ringReadable, ringSend, ringUnmask } from './ring';
+export { steer } from './steer';
 export { sharedPut, sharedTake } from './shared-ring';
 export { useScratch } from './scratch';

@@ -208,6 +208,11 @@ export class Channels implements NetvscSharing {
     });
   }
 
+  /** Longer packets than a buffer come as chains from now on, until the next opening: those that are on their way could not do without. */
+  async setChains(): Promise<void> {
+    await this.#everywhere((queue) => this.#device.queue(queue)?.set('rxChains', 1));
+  }
+
   release(): void {
     const { arena } = this.#context;
     for (let queue = 0; queue < MAX_QUEUES; queue++) this.#dropList(queue);

@@ -11,10 +11,13 @@ import type {
   LinkStatus,
   PortEvent,
   PortInfo,
+  PortOffloads,
   QueueStats,
   ReceiveFilter,
+  RingSizes,
 } from '../../ethdev/types.js';
 import { PACKET_FLAG, PORT_OPTION } from '../../memory/layout.js';
+import { controlSections } from '../../netvsc/control.js';
 import { type NetvscChange, NetvscDevice } from '../../netvsc/device.js';
 import type { QueueMemory } from '../../netvsc/queue.js';
 import { MAX_QUEUES, type RssSettings } from '../../netvsc/scaling.js';
@@ -27,7 +30,7 @@ import type { QueueDescription } from './bursts.js';
 import { Channels } from './channels.js';
 import { type NetvscArguments, readArguments } from './devargs.js';
 import { Filters } from './filters.js';
-import { hashTypes, hostOffloads, portInfo, USUAL_TYPES } from './info.js';
+import { hashTypes, hostOffloads, offloadsOf, portInfo, USUAL_TYPES } from './info.js';
 import { PortStatistics } from './statistics.js';
 
 const { DIRECTED, ALL_MULTICAST, BROADCAST, PROMISCUOUS } = PACKET_FILTER;
@@ -37,6 +40,8 @@ const HEADER_BYTES = 44;
 const DRAIN_MS = 1000;
 /** How long a reattach waits for received packets that show the receive buffer. */
 const LOANS_MS = 1000;
+/** Fewest sections of either buffer that may be asked for (facts/linux-guest.md 5.1). */
+const MIN_SECTIONS = 10;
 
 interface Rss {
   readonly types: number;
@@ -176,7 +181,7 @@ export class NetvscPort implements PortDriver {
 
   async start(): Promise<void> {
     const { rxOffloads } = this.#config!;
-    const chains = (rxOffloads & (RX_OFFLOAD.SCATTER | RX_OFFLOAD.TCP_LRO)) !== 0;
+    const chains = takesChains(rxOffloads);
     for (let queue = 0; queue < this.#found.queues; queue++) {
       const memory = this.#device.queue(queue)!;
       memory.set('rxPool', this.#rx[queue]?.pool.address ?? 0);
@@ -244,6 +249,47 @@ export class NetvscPort implements PortDriver {
     if (got === mtu) return;
     await this.#reattach({ mtu: before });
     throw new PortError('EINVAL', this.#name, `MTU: expected ${mtu}, the host gives ${got}`);
+  }
+
+  rings(): RingSizes {
+    const { receiveSections: rx, sendSections: tx, maxReceiveSections: maxRx, maxSendSections: maxTx } = this.#found;
+    return { rx, tx, minRx: Math.min(MIN_SECTIONS, rx), maxRx, minTx: Math.min(MIN_SECTIONS, tx), maxTx };
+  }
+
+  /** Asks for as much as so many sections of the present size take; the host divides it as it likes. */
+  async setRings(sizes: { readonly rx?: number; readonly tx?: number }): Promise<void> {
+    const { receiveSections, sendSections, receiveSectionBytes, sendSectionBytes } = this.#found;
+    const { rx = receiveSections, tx = sendSections } = sizes;
+    const change: NetvscChange = {
+      ...(rx !== receiveSections && { receiveBufferBytes: rx * receiveSectionBytes }),
+      ...(tx !== sendSections && { sendBufferBytes: (tx + controlSections(sendSectionBytes)) * sendSectionBytes }),
+    };
+    if (Object.keys(change).length > 0) await this.#reattach(change);
+  }
+
+  transmitTable(): readonly number[] {
+    return this.#device.transmitTable();
+  }
+
+  offloads(): PortOffloads {
+    return offloadsOf(this.#found.offloads);
+  }
+
+  async setOffloads(rxOffloads: number, txOffloads: number): Promise<void> {
+    const before = this.#config!;
+    const bits = hostOffloads(rxOffloads, txOffloads);
+    const bitsBefore = hostOffloads(before.rxOffloads, before.txOffloads);
+    this.#config = { ...before, rxOffloads, txOffloads };
+    try {
+      // Coalesced packets may come from the moment on that the host is asked.
+      if (this.#started && takesChains(rxOffloads)) await this.#channels.setChains();
+      if (bits !== bitsBefore) await this.#work(this.#device.setOffloads(bits));
+      if (this.#started) await this.#applyFilter();
+    } catch (error) {
+      this.#config = before;
+      if (this.#device.state === 'running') await this.#work(this.#device.setOffloads(bitsBefore)).catch(() => {});
+      throw error;
+    }
   }
 
   async setFilter(filter: ReceiveFilter): Promise<void> {
@@ -427,6 +473,8 @@ export class NetvscPort implements PortDriver {
 
   #event(event: NetvscEvent): void {
     if (event.type === 'link' || event.type === 'speed') this.onEvent?.({ type: 'link', link: this.link() });
+    else if (event.type === 'send-table') this.onEvent?.({ type: 'transmit-table' });
+    else if (event.type === 'offloads') this.onEvent?.({ type: 'offloads' });
     else if (event.type === 'failed') this.onEvent?.({ type: 'removed', reason: event.reason });
     else if (event.type === 'missing-queues') {
       this.#log(`${event.opened} of ${event.granted} subchannels that the host granted are there: ${event.reason}`);
@@ -440,6 +488,9 @@ export class NetvscPort implements PortDriver {
     this.#context.log(`${this.#name}: ${line}`);
   }
 }
+
+/** Packets may be longer than a buffer of the pool. */
+const takesChains = (rxOffloads: number): boolean => (rxOffloads & (RX_OFFLOAD.SCATTER | RX_OFFLOAD.TCP_LRO)) !== 0;
 
 /** NUMA node of a device directory; -1: any, or unknown. */
 function numaNode(path: string): number {

@@ -61,6 +61,8 @@ interface Device {
   readonly receive: RingRegion;
   readonly receiveBuffer: GpadlRegion;
   readonly sendBuffer: GpadlRegion;
+  /** What the GPADL of the present opening covers. */
+  receiveBytes: number;
   open: boolean;
   hostGone: boolean;
   /** Events that offer.poll() has not reported yet. */
@@ -111,6 +113,7 @@ export function createMemoryBus(arena: Arena, options: MemoryBusOptions = {}): M
       receive: second,
       receiveBuffer,
       sendBuffer,
+      receiveBytes,
       open: false,
       hostGone: false,
       opened: false,
@@ -216,12 +219,15 @@ function createPair(
     location: 'memory',
     arena,
     memory,
-    open() {
+    sizesReceiveBuffer: true,
+    open(receiveBytes = receiveBuffer.bytes) {
       if (state.hostGone) throw new VmbusError(`vmbus ${uuid} (memory): cannot open, the host is gone`);
       if (state.open) throw new VmbusError(`vmbus ${uuid} (memory): cannot open, the channel is open already`);
       zeroControlPage(arena, state.transmit);
       zeroControlPage(arena, state.receive);
       openHostRings(arena, state.transmit, state.receive);
+      const pages = Math.ceil(receiveBytes / PAGE_BYTES);
+      state.receiveBytes = Math.min(pages * PAGE_BYTES, receiveBuffer.bytes);
       state.open = true;
       state.opened = true;
       state.toHost = 0;
@@ -255,6 +261,7 @@ function createPair(
     fromGuest: state.transmit,
     toGuest: state.receive,
     receiveBuffer,
+    receiveBytes: () => state.receiveBytes,
     sendBuffer,
     fds: [],
     poll() {

@@ -3,10 +3,12 @@ import { closeSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
 import { DOORBELL } from '../../memory/layout.js';
 import { lockFile } from '../../memory/os/process.js';
+import { sendWord } from '../../memory/os/socket.js';
 import {
   type GpadlRegion,
   type GuestMemory,
   type OpenChannel,
+  PAGE_BYTES,
   type Subchannel,
   type VmbusDevice,
   VmbusError,
@@ -14,6 +16,7 @@ import {
 import { setLatency, takeInterruptBit } from '../doorbell.js';
 import { splitRings, zeroControlPage } from '../rings.js';
 import { GONE, NO_WORD, ringDoorbell, setDoorbell, takeWords } from './bell.js';
+import { IRQ_COMMAND } from './interrupts.js';
 import { kernelRoot } from './kernel-root.js';
 import { readMaps, type UioMap } from './maps.js';
 import { machineRoot, type UioRoot } from './root.js';
@@ -91,10 +94,14 @@ class UioDevice implements VmbusDevice {
     return this.#socket;
   }
 
-  open(): OpenChannel {
+  get sizesReceiveBuffer(): boolean {
+    return this.#root.sizesReceiveBuffer;
+  }
+
+  open(receiveBytes?: number): OpenChannel {
     if (this.#socket >= 0) throw this.#error('cannot open, the channel is open already');
     try {
-      return this.#open();
+      return this.#open(receiveBytes);
     } catch (error) {
       this.close();
       throw error instanceof VmbusError ? error : this.#error(`cannot open: ${(error as Error).message}`, error);
@@ -160,7 +167,7 @@ class UioDevice implements VmbusDevice {
     return news;
   }
 
-  #open(): OpenChannel {
+  #open(receiveBytes: number | undefined): OpenChannel {
     const rings = splitRings(this.#map(0), this.#maps[0]!.bytes);
     this.#interruptPage = this.#map(1);
     this.#monitorPage = this.#map(2);
@@ -175,6 +182,8 @@ class UioDevice implements VmbusDevice {
     this.#reported = this.#count;
     this.#gone = false;
     this.#socket = this.#root.connect(this.#uio);
+    if (receiveBytes !== undefined && receiveBytes < receiveBuffer.bytes && this.sizesReceiveBuffer)
+      sendWord(this.#socket, (IRQ_COMMAND.RECEIVE_PAGES | Math.ceil(receiveBytes / PAGE_BYTES)) >>> 0);
     this.#bell = this.#doorbell(this.relid, this.monitorId);
     return { transmit: rings.first, receive: rings.second, receiveBuffer, sendBuffer, doorbell: this.#bell };
   }

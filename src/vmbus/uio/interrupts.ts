@@ -9,7 +9,18 @@ export const IRQ_COMMAND = {
   ENABLE: 1,
   /** Signals the host and leaves the mask alone. Machine directories only: a kernel takes it for ENABLE. */
   SIGNAL: 2,
+  /**
+   * With a number of 4 KiB pages in the lower 16 bits: so many of the receive buffer's are its GPADL, as of now. Machine directories only:
+   * on Hyper-V a guest chooses the size with the GPADL that it makes, and NVSP names nothing but the GPADL.
+   */
+  RECEIVE_PAGES: 0x4e56_0000,
 } as const;
+
+/** Pages that a RECEIVE_PAGES command names; 0: the word is none. */
+export function receivePages(word: number): number {
+  const pages = word & 0xffff;
+  return (word ^ pages) >>> 0 === IRQ_COMMAND.RECEIVE_PAGES ? pages : 0;
+}
 
 /** Puts a byte stream back into little-endian words, whatever pieces it comes in. */
 export class WordReader {

@@ -26,6 +26,7 @@ export function kernelRoot(dev = '/dev'): UioRoot {
     monitors: true,
     // Also unmasks the receive ring; its reader masks it again while it polls.
     signalCommand: IRQ_COMMAND.ENABLE,
+    sizesReceiveBuffer: false,
     // The kernel did so before the channel was opened; now they are the host's, too.
     zeroesRings: false,
     // The node's count goes on from one opening to the next.

@@ -151,6 +151,35 @@ test('words of the guest: mask, unmask and signal, signal alone, junk', (t) => {
   assert.equal(maskOf(machine), 0);
 });
 
+test('a guest says how much of the receive buffer its GPADL covers, for one opening', (t) => {
+  const machine = serve(t);
+  const offer = machine.offers[0]!;
+  const all = offer.receiveBuffer.bytes;
+  const device = openUioDevice(guestArena, machine.path, UUID);
+  assert.equal(device.sizesReceiveBuffer, true);
+  const sizes = [undefined, 5 * 4096, 5 * 4096 - 1, all + 4096, all].map((bytes) => {
+    device.open(bytes);
+    assert.equal(offer.poll().opened, true);
+    const covered = offer.receiveBytes();
+    device.close();
+    assert.equal(offer.poll().closed, true);
+    return covered;
+  });
+  assert.deepEqual(sizes, [all, 5 * 4096, 5 * 4096, all, all]);
+  const { fd } = connect(t, machine);
+  offer.poll();
+  for (const [word, covered] of [
+    [0x4e56_0002, 8192],
+    [0x4e56_0000, 8192], // no pages: no such command
+    [0x4e57_0001, 8192],
+    [0x4e56_ffff, all],
+  ] as const) {
+    sendWord(fd, word);
+    assert.equal(offer.receiveBytes(), covered);
+  }
+  assert.equal(offer.stats.commandsIgnored, 2);
+});
+
 test('a guest that sends pieces, floods, or hangs up in the middle of a word harms nobody', (t) => {
   const machine = serve(t);
   const offer = machine.offers[0]!;

@@ -9,6 +9,7 @@ import { acceptUnix, peerCredentials, receiveBytes, sendBytes } from '../../memo
 import {
   type GpadlRegion,
   type GuestRegion,
+  PAGE_BYTES,
   type PageSpan,
   type RingRegion,
   type SubchannelOffer,
@@ -19,7 +20,7 @@ import { initLatency, latencyMs, setInterruptBit, takeInterruptBit, takeTrigger 
 import { openHostRings, setInterruptMask, zeroControlPage } from '../rings.js';
 import { GuestPages, type GuestPagesLimits } from './guest-pages.js';
 import { GuestReader } from './guest-reader.js';
-import { IRQ_COMMAND, WordReader } from './interrupts.js';
+import { IRQ_COMMAND, receivePages, WordReader } from './interrupts.js';
 
 /** What a UioOffer is made of; machine.ts puts it together. */
 export interface UioOfferParts {
@@ -124,6 +125,7 @@ export class UioOffer implements VmbusOffer {
   #reader: GuestReader | undefined;
   #refusal = '';
   /** Of the present opening. */
+  #receiveBytes = 0;
   #subchannels: SubchannelParts[] = [];
 
   constructor(parts: UioOfferParts) {
@@ -136,6 +138,13 @@ export class UioOffer implements VmbusOffer {
     this.toGuest = parts.toGuest;
     this.receiveBuffer = parts.receiveBuffer;
     this.sendBuffer = parts.sendBuffer;
+    this.#receiveBytes = parts.receiveBuffer.bytes;
+  }
+
+  receiveBytes(): number {
+    // What the guest said about it before it named the buffer on the ring is in the socket.
+    if (this.#guest >= 0) this.#readCommands();
+    return this.#receiveBytes;
   }
 
   get fds(): readonly number[] {
@@ -299,6 +308,7 @@ export class UioOffer implements VmbusOffer {
     this.#guest = guest;
     this.#pid = pid;
     this.#words.reset();
+    this.#receiveBytes = this.receiveBuffer.bytes;
     this.#events = 0;
     this.#owing = false;
     if (this.monitorId !== undefined) initLatency(arena, this.#parts.monitorPage, this.monitorId);
@@ -353,6 +363,8 @@ export class UioOffer implements VmbusOffer {
       if (word === IRQ_COMMAND.ENABLE) this.#maskAll(false);
       this.#polled.interrupts++;
       this.stats.interruptsIn++;
+    } else if (receivePages(word) > 0) {
+      this.#receiveBytes = Math.min(receivePages(word) * PAGE_BYTES, this.receiveBuffer.bytes);
     } else this.stats.commandsIgnored++;
   };
 

@@ -20,6 +20,8 @@ export interface UioRoot {
   readonly monitors: boolean;
   /** What to write for an interrupt to the host. */
   readonly signalCommand: number;
+  /** The guest says how large the receive buffer is. */
+  readonly sizesReceiveBuffer: boolean;
   /** The guest empties the rings before it connects. */
   readonly zeroesRings: boolean;
   /** Count of a uio node's interrupts right before connect(). `path`: the device's directory. */
@@ -39,6 +41,7 @@ export function machineRoot(root: string, monitors = false): UioRoot {
     },
     connect: (uio) => connectUnix(`${root}/dev/${uio}`),
     signalCommand: IRQ_COMMAND.SIGNAL,
+    sizesReceiveBuffer: true,
     zeroesRings: true,
     eventsBefore: () => 0,
     guestMemory: (arena) => new UioGuestMemory(arena),
