@@ -142,7 +142,9 @@ export class MemoryNetdev implements NetdevControl {
   async setRss(change: RssChange): Promise<void> {
     await this.#called('setRss', { ...change });
     const state = this.#rss();
-    const { table = state.table, key = state.key } = change;
+    const { key = state.key } = change;
+    const byDefault = change.table?.length === 0;
+    const table = byDefault ? state.table.map((_, index) => index % state.rings) : (change.table ?? state.table);
     const wrong = change.table?.find((entry) => entry >= this.channelCounts.combined);
     if (wrong !== undefined) throw new NetdevError('EINVAL', this.name, `table: no channel ${wrong}`);
     if (table.length !== state.table.length || key.length !== state.key.length)
