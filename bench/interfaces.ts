@@ -21,7 +21,7 @@ export type PortPath = `${'ours' | 'testpmd'} ${'net_tap' | 'net_af_packet'}`;
 
 /** Something that carries frames between two interfaces. */
 export interface Path {
-  readonly name: 'netvsc' | 'node' | 'testpmd' | PortPath;
+  readonly name: 'netvsc' | 'node' | 'testpmd' | 'netvsc up' | 'veth' | PortPath;
   readonly left: End;
   readonly right: End;
   /** Folders of its threads in /proc. */

@@ -1,13 +1,14 @@
 // npm run bench [-- SUITE...] [--rounds N] [--json]: figures of this machine, medians over several rounds, beside the
 // goals of the project. Suites: datapath (default); tap, tcp, latency (root; interfaces in namespaces of their own); peers
-// (DPDK's C driver beside ours); ports (root; net_tap and net_af_packet, ours and DPDK's); pmd (testpmd's forward modes;
-// net_netvsc by queues, bursts and copybreak).
+// (DPDK's C driver beside ours); ports (root; net_tap and net_af_packet, ours and DPDK's); linux (root; interfaces of
+// `netvsc up`, each with a process of its own); pmd (testpmd's forward modes; net_netvsc by queues, bursts and copybreak).
 import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { exitCodeOf, Interrupted } from '../src/apps/interrupt.js';
 import { calibrate, MODES, type Mode, measureHalves, measureOneThread, measureTwoThreads, SIZES } from './datapath.js';
 import { GRO_WORK, measureGro } from './gro.js';
 import { latency } from './interfaces-latency.js';
+import { linux } from './interfaces-linux.js';
 import { tap } from './interfaces-tap.js';
 import { tcp } from './interfaces-tcp.js';
 import { ports } from './ports.js';
@@ -61,7 +62,7 @@ const peers: Suite = async (rounds) => (await import('./peers/suite.js')).peers(
 
 const pmd: Suite = async (rounds) => (await import('./pmd/suite.js')).pmd(rounds);
 
-const SUITES: Record<string, Suite> = { datapath, tap, tcp, latency, ports, peers, pmd };
+const SUITES: Record<string, Suite> = { datapath, tap, tcp, latency, linux, ports, peers, pmd };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -38,8 +38,8 @@ export interface RxBurst {
   burst(handles: number, max: number): number;
   /** Asks for a wake-up by fds(). False = something is there already. Absent: the queue has no interrupts. */
   arm?(): boolean;
-  /** Back to polling. */
-  disarm?(): void;
+  /** Back to polling. `ready`: which descriptors of fds() the sleep found something at, when that is known. */
+  disarm?(ready?: (fd: number) => boolean): void;
   fds?(): readonly number[];
   close(): void;
 }

@@ -6,7 +6,7 @@ import { TABLES } from '../wire/tables.js';
 import * as layout from './layout.js';
 import { FORWARD_CHECKSUM, FORWARD_LAYOUTS } from './layout-forward.js';
 import { GRO_BUCKET_FLOWS, GRO_BUCKETS, GRO_LAYOUTS, GRO_OPTION } from './layout-gro.js';
-import { SOCKET_LAYOUTS, VNET_RX } from './layout-sockets.js';
+import { IOV_MAX, SOCKET_LAYOUTS, VNET_RX } from './layout-sockets.js';
 
 const upper = (name: string) =>
   name
@@ -48,6 +48,7 @@ export function assemblyConstants(): string {
   emit('STEER_BURST', layout.STEER_BURST);
   emit('SHARED_RING_DATA', layout.SHARED_RING_DATA);
   emit('SHARED_SLOT_BYTES', layout.SHARED_SLOT_BYTES);
+  emit('IOV_MAX', IOV_MAX);
   emit('DEFAULT_SCRATCH', layout.DEFAULT_SCRATCH);
   emit('GRO_BUCKETS', GRO_BUCKETS);
   emit('GRO_BUCKET_FLOWS', GRO_BUCKET_FLOWS);

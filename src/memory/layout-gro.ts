@@ -5,6 +5,7 @@ import { cells } from './cells.js';
 export const GRO_STAGE = cells('GRO_STAGE', {
   options: 'u32', // GRO_OPTION
   held: 'u32', // flows that wait for more
+  poll: 'u32', // number of this poll
   packets: 'u64', // that came in
   merged: 'u64', // of those, packets that went into another one
   coalesced: 'u64', // packets handed out that are made of several
@@ -36,6 +37,7 @@ export const GRO_FLOW = cells('GRO_FLOW', {
   count: 'u32', // segments of the network that it is made of
   size: 'u32', // bytes of payload in each but the last
   sequence: 'u32', // TCP: of the next byte
+  poll: 'u32', // in which it began
   fixedId: 'u32', // 1: all IPv4 identifications are the same; 0: they count up
 });
 

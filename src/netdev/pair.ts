@@ -135,8 +135,9 @@ export class QueuePair implements Pollable {
       return count;
     }
     let ready = gro.receive(this.#up, count, this.#merged);
-    // As at the end of a NAPI poll: while there is more, packets wait for their like.
-    if (count < BUDGET || (wishes & GRO) === 0) ready += gro.flush(this.#merged + ready * 4);
+    // As at the end of a NAPI poll: while there is more, packets wait for their like, but not from poll to poll to poll.
+    const rest = this.#merged + ready * 4;
+    ready += count < BUDGET || (wishes & GRO) === 0 ? gro.flush(rest) : gro.flushOld(rest);
     if (ready > 0) this.#deliver(this.#merged, ready);
     return Math.max(count, ready);
   }

@@ -278,10 +278,10 @@ export class NetvscDevice {
   }
 
   /** Back to polling. `signalled` false: the caller knows that fds() have nothing, so they are not looked at. */
-  disarm(signalled = true): void {
+  disarm(signalled = true, ready?: (fd: number) => boolean): void {
     if (this.#session === undefined) return;
     this.#session.disarm();
-    if (signalled) this.#takeInterrupts();
+    if (signalled && (ready?.(this.#setup.device.interruptFd) ?? true)) this.#takeInterrupts();
   }
 
   /** Counters of one queue of the present opening. */

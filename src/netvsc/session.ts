@@ -13,7 +13,6 @@ import {
   requestSubchannels,
   revokeReceiveBuffer,
   revokeSendBuffer,
-  type Sections,
 } from './nvsp.js';
 import { grantOffloads, offloadParameters } from './offloads.js';
 import { checkOptions } from './options.js';
@@ -21,12 +20,12 @@ import { QueueMemory } from './queue.js';
 import { hex, NetvscError } from './requests.js';
 import { Rndis } from './rndis.js';
 import { MAX_QUEUES, type RssInForce, type RssSettings, rssInForce, rssSteps } from './scaling.js';
+import { divideSendSections, mostReceiveSections, sendSectionsIn } from './sections.js';
 import {
   type DriverCounters,
   MAX_SEND_BUFFER_BYTES,
   MIN_MTU,
   maxMtu,
-  maxReceiveBufferBytes,
   type NetvscEvent,
   type NetvscInfo,
   type NetvscOptions,
@@ -201,8 +200,9 @@ export class Session {
       receiveSectionBytes: receive.sectionBytes,
       sendSections,
       sendSectionBytes: send.sectionBytes,
-      maxReceiveSections: this.#mostReceiveSections(receive, nvspVersion),
-      maxSendSections: this.#sectionsIn(MAX_SEND_BUFFER_BYTES, send.sectionBytes) - controlSections(send.sectionBytes),
+      maxReceiveSections: mostReceiveSections(this.#opened, receive, nvspVersion, this.#device.sizesReceiveBuffer),
+      maxSendSections:
+        sendSectionsIn(this.#opened, MAX_SEND_BUFFER_BYTES, send.sectionBytes) - controlSections(send.sectionBytes),
       queues: this.#queues.length,
       receiveScaling,
       rss,
@@ -444,7 +444,7 @@ export class Session {
     const { address } = this.#opened.sendBuffer;
     const wanted = this.#options.sendBufferBytes ?? MAX_SEND_BUFFER_BYTES;
     const used = Math.min(MAX_SEND_BUFFER_BYTES, Math.max(wanted, MIN_SECTIONS * sectionBytes));
-    const sections = this.#sectionsIn(used, sectionBytes);
+    const sections = sendSectionsIn(this.#opened, used, sectionBytes);
     const forControl = controlSections(sectionBytes);
     if (sections <= forControl) {
       throw new NetvscError(
@@ -460,28 +460,13 @@ export class Session {
     return sections - forControl;
   }
 
-  #sectionsIn(sendBytes: number, sectionBytes: number): number {
-    return Math.floor(Math.min(sendBytes, this.#opened.sendBuffer.bytes) / sectionBytes);
-  }
-
-  #mostReceiveSections({ sections, sectionBytes }: Sections, nvspVersion: number): number {
-    if (!this.#device.sizesReceiveBuffer) return sections;
-    const most = Math.min(this.#opened.receiveBuffer.bytes, maxReceiveBufferBytes(nvspVersion));
-    return Math.max(sections, Math.floor(most / sectionBytes));
-  }
-
   /** Divides the sections that are not control's among the first `queues`; the last of them takes the remainder. Nobody sends
    *  meanwhile; nothing is done while sends are in flight, whose sections are not to be had. */
   divideSections(queues = this.#queues.length): void {
     if (this.outstanding > 0) return;
     const sections = this.#primary.get('sendSections');
-    let first = controlSections(this.#primary.get('sendSectionBytes'));
-    const share = Math.floor((sections - first) / queues);
-    for (const [i, queue] of this.#queues.entries()) {
-      const count = i >= queues ? 0 : i === queues - 1 ? sections - first : share;
-      queue.ownSections(first, count);
-      first += count;
-    }
+    const first = controlSections(this.#primary.get('sendSectionBytes'));
+    divideSendSections(this.#queues, queues, first, sections);
   }
 
   #revoke(): void {

@@ -35,6 +35,7 @@ interface Held {
   segments: number;
   payload: number;
   fixedId: boolean;
+  readonly poll: number;
 }
 
 /** A packet that goes on. */
@@ -58,6 +59,7 @@ export class GroModel {
   readonly #verdicts = new Map<number, number>();
   readonly #inputs: GroInput[] = [];
   #out: GroExpected[] = [];
+  #poll = 0;
 
   constructor(udp: boolean) {
     this.#udp = udp;
@@ -74,11 +76,14 @@ export class GroModel {
     return this.#out;
   }
 
-  flush(): GroExpected[] {
+  flush(old = false): GroExpected[] {
     this.#out = [];
-    for (const bucket of this.#buckets) {
-      for (const held of bucket.splice(0)) this.#deliver(held);
-    }
+    this.#buckets.forEach((bucket, i) => {
+      const stays = bucket.filter((held) => old && held.poll === this.#poll);
+      for (const held of bucket) if (!stays.includes(held)) this.#deliver(held);
+      this.#buckets[i] = stays;
+    });
+    this.#poll++;
     return this.#out;
   }
 
@@ -122,7 +127,7 @@ export class GroModel {
       return;
     }
     if (bucket.length === 8) this.#deliver(bucket.shift()!);
-    bucket.push({ parts: [seen], segments: seen.segments, payload, fixedId: false });
+    bucket.push({ parts: [seen], segments: seen.segments, payload, fixedId: false, poll: this.#poll });
   }
 
   #fits(held: Held, seen: Seen): boolean {
@@ -149,10 +154,7 @@ export class GroModel {
       return;
     }
     const { l3, l4, protocol } = first;
-    const bytes = Uint8Array.from([
-      ...first.bytes,
-      ...parts.slice(1).flatMap((part) => [...part.bytes.subarray(part.payloadAt)]),
-    ]);
+    const bytes = Buffer.concat([first.bytes, ...parts.slice(1).map((part) => part.bytes.subarray(part.payloadAt))]);
     const four = bytes[l3]! >> 4 === 4;
     const l4Bytes = bytes.length - l4;
     if (four) {

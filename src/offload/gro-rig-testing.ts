@@ -130,8 +130,8 @@ export class GroRig {
   }
 
   /** The end of the poll. */
-  flush(): GroOutput[] {
-    return this.#collect(this.gro.flush(this.#output));
+  flush(old = false): GroOutput[] {
+    return this.#collect(old ? this.gro.flushOld(this.#output) : this.gro.flush(this.#output));
   }
 
   #bytes(head: number): Uint8Array {

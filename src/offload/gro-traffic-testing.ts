@@ -82,6 +82,9 @@ interface Draft {
   noChecksum: boolean;
 }
 
+/** As long as timestamps, with another first word. */
+const noTimestamps = [1, 0, 8, 10, 0, 0, 0, 5, 0, 0, 0, 77];
+
 /** What may happen to a frame; those with a flow change it from then on. */
 const CHANGES: readonly ((draft: Draft, amount: number, flow: FlowState) => void)[] = [
   (d, n, f) => {
@@ -146,7 +149,9 @@ const CHANGES: readonly ((draft: Draft, amount: number, flow: FlowState) => void
     d.reservedBits = n & 15;
   },
   (d, n) => {
-    d.options = [[], [1, 1, 1, 1], [3, 3, 7, 0], timestamps(n), [1, 1, 5, 10, 0, 0, 0, 9, 0, 0, 0, 12]][n % 5]!;
+    d.options = [[], [1, 1, 1, 1], [3, 3, 7, 0], timestamps(n), [1, 1, 5, 10, 0, 0, 0, 9, 0, 0, 0, 12], noTimestamps][
+      n % 6
+    ]!;
   },
   (d, n) => {
     d.dataOffset = n & 15;
@@ -229,13 +234,55 @@ export function groEvents(tags = true, most = 64): fc.Arbitrary<GroEvent[]> {
   );
 }
 
-/** A flow of datagrams. */
-export const UDP_FLOW: number = FLOWS.findIndex((flow) => flow.protocol === 17);
-
 /** A full segment of a flow and nothing else. */
 export const plainEvent = (flow: number): GroEvent => ({
   ...{ flow, size: 0, flags: FLAGS.length, change: CHANGES.length, amount: 0 },
 });
+
+/** Bursts in which everything happens once: long ones of one flow, of as many as there are, and each change, flag and size in the
+ *  middle of each flow, several flows at a time. */
+export function groSweep(tags = true): GroEvent[][] {
+  const bursts: GroEvent[][] = [];
+  const flows = tags ? FLOWS.length : UNTAGGED_FLOWS;
+  const add = (length: number, event: (i: number) => GroEvent) =>
+    bursts.push(Array.from({ length }, (_, i) => event(i)));
+  for (let count = 2; count <= flows; count++) add(60, (i) => plainEvent(i % count));
+  for (let flow = 0; flow < flows; flow++) {
+    add(64, () => plainEvent(flow));
+    add(64, (i) => ({ ...plainEvent(flow), size: i % 9 === 8 ? 11 : 0 }));
+    add(64, () => ({ ...plainEvent(flow), size: 11 }));
+  }
+  // Up to the last byte that an IP packet may have, and one more: with full segments before.
+  for (const [flow, full, left] of [
+    [FLOWS.findIndex(({ mss }) => mss === 8900), 7, 65_535 - 40 - 7 * 8900],
+    [FLOWS.findIndex(({ mss }) => mss === 8000), 8, 65_535 - 96 - 8 * 8000],
+  ] as const) {
+    for (const amount of [left - 1, left]) {
+      add(full + 1, (i) => ({ ...plainEvent(flow), ...(i === full ? { size: 15, amount } : {}) }));
+    }
+  }
+  /** `odd`: what is special about packet `i` of five of a flow. */
+  const amid = (odd: (i: number, flow: number) => Partial<GroEvent>) => {
+    for (let from = 0; from < flows; from += 7) {
+      const together = Math.min(7, flows - from);
+      add(5 * together, (i) => {
+        const flow = from + (i % together);
+        return { ...plainEvent(flow), ...odd(Math.floor(i / together), flow) };
+      });
+    }
+  };
+  for (let size = 10; size <= 15; size++) amid((i) => (i === 2 ? { size, amount: 5 } : {}));
+  for (let flags = 0; flags < FLAGS.length; flags++) {
+    for (const first of [0, 2, 5]) amid((i) => (i === first || first === 5 ? { flags } : {}));
+  }
+  for (let change = 0; change < CHANGES.length - (tags ? 0 : 1); change++) {
+    // Each flow begins elsewhere.
+    for (let n = 0; n < 4; n++) {
+      amid((i, flow) => (i === 2 ? { change, amount: ((flow + 2 * n) & 7) * 0x1111 } : {}));
+    }
+  }
+  return bursts;
+}
 
 function timestamps(clock: number): number[] {
   return [1, 1, 8, 10, (clock >> 24) & 255, (clock >> 16) & 255, (clock >> 8) & 255, clock & 255, 0, 0, 0, 77];

@@ -55,9 +55,15 @@ export class Gro {
     return this.#datapath.groReceive(this.#stage, handles, count, output);
   }
 
-  /** Hands out everything that is held: at most GRO_HELD_MAX handles. Returns how many. */
+  /** Ends a poll and hands out everything that is held: at most GRO_HELD_MAX handles. Returns how many. */
   flush(output: number): number {
-    return this.#datapath.groFlush(this.#stage, output);
+    return this.#datapath.groFlush(this.#stage, output, 0);
+  }
+
+  /** Ends a poll that another one follows at once: what this poll began may wait for the next one, so that nothing waits longer,
+   *  however busy the queue is (the kernel's rule with HZ >= 1000, its clock tick in place of the poll). */
+  flushOld(output: number): number {
+    return this.#datapath.groFlush(this.#stage, output, 1);
   }
 
   /** Packets that wait for others. */

@@ -194,6 +194,7 @@ function hold(stage: u32, segments: u32, size: u32, sequence: u32): void {
   store<u32>(flow, size, L.GRO_FLOW_SIZE);
   store<u32>(flow, sequence, L.GRO_FLOW_SEQUENCE);
   store<u32>(flow, 0, L.GRO_FLOW_FIXED_ID);
+  store<u32>(flow, load<u32>(stage, L.GRO_STAGE_POLL), L.GRO_FLOW_POLL);
   store<u32>(bucket, place + 1, L.GRO_BUCKET_COUNT);
   store<u32>(stage, load<u32>(stage, L.GRO_STAGE_HELD) + 1, L.GRO_STAGE_HELD);
 }
@@ -290,16 +291,19 @@ export function groReceive(stage: u32, handles: u32, n: u32, output: u32): u32 {
 }
 
 /** See datapath.ts. */
-export function groFlush(stage: u32, output: u32): u32 {
+export function groFlush(stage: u32, output: u32, old: u32): u32 {
+  const poll = load<u32>(stage, L.GRO_STAGE_POLL);
+  store<u32>(stage, poll + 1, L.GRO_STAGE_POLL);
   if (load<u32>(stage, L.GRO_STAGE_HELD) == 0) return 0;
   out = output;
   let list = stage + L.SIZEOF_GRO_STAGE;
   for (let i: u32 = 0; i < L.GRO_BUCKETS; i++) {
-    const held = load<u32>(list, L.GRO_BUCKET_COUNT);
-    for (let place: u32 = 0; place < held; place++) deliver(stage, flowAt(list, place));
-    store<u32>(list, 0, L.GRO_BUCKET_COUNT);
+    // The oldest is the first.
+    while (load<u32>(list, L.GRO_BUCKET_COUNT) != 0) {
+      if (old != 0 && load<u32>(flowAt(list, 0), L.GRO_FLOW_POLL) == poll) break;
+      release(stage, list, 0);
+    }
     list += L.SIZEOF_GRO_BUCKET;
   }
-  store<u32>(stage, 0, L.GRO_STAGE_HELD);
   return (out - output) >>> 2;
 }

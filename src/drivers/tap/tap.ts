@@ -105,7 +105,7 @@ class TapPort extends InterfacePort implements PortDriver {
       for (let queue = 0; queue < rxQueues; queue++)
         landings.push(scattered ? arena.reserve(`${this.device} ${queue} rx`, LANDING_AREA_BYTES) : 0);
       for (let queue = 0; queue < txQueues; queue++)
-        txCells.push(reserveVnetTx(this.context, `${this.device} ${queue}`, VNET_HEADER_BYTES, this.mtu));
+        txCells.push(reserveVnetTx(this.context, `${this.device} ${queue}`, VNET_HEADER_BYTES, this.mtu, true));
     } catch (error) {
       for (const fd of more) closeSync(fd);
       releaseAll(arena, [...landings, ...txCells]);
