@@ -19,6 +19,7 @@ export const addresses = (index: number) => ({
 export const NETWORK: Readonly<Record<Path['name'], number>> = {
   ...{ netvsc: 0, node: 1, testpmd: 2 },
   ...{ 'ours net_tap': 3, 'testpmd net_tap': 4, 'ours net_af_packet': 5, 'testpmd net_af_packet': 6 },
+  ...{ 'netvsc up': 7, veth: 8 },
 };
 
 export interface NetvscPath extends Path {

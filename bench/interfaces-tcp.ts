@@ -1,7 +1,7 @@
 // Suite `tcp`: iperf3 between two interfaces, with the offloads of checksum and segmentation and without.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { inNetwork } from '../src/memory/os/netns.js';
-import { type Interfaces, type Path, withInterfaces } from './interfaces.js';
+import { cpuMs, type Interfaces, type Path, withInterfaces } from './interfaces.js';
 import { addresses, end, inside, NETWORK } from './interfaces-paths.js';
 import { openPaths } from './interfaces-tap.js';
 import { type Row, Skip, type SuiteResult } from './report.js';
@@ -19,7 +19,18 @@ const FAMILIES = [4, 6] as const;
 /** The part of iperf3's report that is used. */
 interface Report {
   readonly error?: string;
-  readonly end?: { readonly sum_received?: { readonly bits_per_second: number } };
+  readonly end?: {
+    readonly sum_received?: { readonly bits_per_second: number; readonly bytes: number; readonly seconds: number };
+    /** Of a core, by client and server. */
+    readonly cpu_utilization_percent?: { readonly host_total: number; readonly remote_total: number };
+  };
+}
+
+export interface Transferred {
+  /** Gbit/s that one connection's receiver got. */
+  readonly gbits: number;
+  /** CPU seconds of the path's threads, the sender and the receiver for 10^9 bytes. */
+  readonly cpuPerGb: number;
 }
 
 export type Offloads = 'on' | 'off';
@@ -43,18 +54,26 @@ function finished(child: ChildProcess): Promise<string> {
 }
 
 /** Gbit/s that one connection's receiver got. */
-export async function transfer(interfaces: Interfaces, path: Path, family: Family): Promise<number> {
+export const transfer = async (interfaces: Interfaces, path: Path, family: Family): Promise<number> =>
+  (await transferred(interfaces, path, family)).gbits;
+
+export async function transferred(interfaces: Interfaces, path: Path, family: Family): Promise<Transferred> {
   const to = addresses(NETWORK[path.name])[family][1];
   const words = ['-c', to, '-p', String(PORT), '-t', String(SECONDS), '-O', String(OMIT_SECONDS), '-J'];
   const server = await openServer(interfaces);
   path.resume();
   const client = inNetwork(path.left.agent.pid, () => spawn('iperf3', words, { stdio: ['ignore', 'pipe', 'ignore'] }));
   interfaces.atEnd(() => end(client));
+  const before = cpuMs(path);
+  const began = performance.now();
   try {
     const report = JSON.parse(await finished(client)) as Report;
-    const received = report.end?.sum_received?.bits_per_second;
+    const share = (cpuMs(path) - before) / (performance.now() - began);
+    const received = report.end?.sum_received;
     if (received === undefined) throw new Error(`iperf3 through ${path.name} to ${to}: ${report.error ?? 'no figure'}`);
-    return received / 1e9;
+    const { host_total = Number.NaN, remote_total = Number.NaN } = report.end?.cpu_utilization_percent ?? {};
+    const cores = share + (host_total + remote_total) / 100;
+    return { gbits: received.bits_per_second / 1e9, cpuPerGb: (cores * received.seconds) / (received.bytes / 1e9) };
   } finally {
     path.pause();
     await end(server);

@@ -21,7 +21,7 @@ export type PortPath = `${'ours' | 'testpmd'} ${'net_tap' | 'net_af_packet'}`;
 
 /** Something that carries frames between two interfaces. */
 export interface Path {
-  readonly name: 'netvsc' | 'node' | 'testpmd' | PortPath;
+  readonly name: 'netvsc' | 'node' | 'testpmd' | 'netvsc up' | 'veth' | PortPath;
   readonly left: End;
   readonly right: End;
   /** Folders of its threads in /proc. */
@@ -64,8 +64,8 @@ export function receivedPackets({ agent, ifname }: End): number {
   );
 }
 
-/** Milliseconds for which a path's threads have run on a CPU; NaN where the kernel does not count that. */
-export function cpuMs({ threads }: Path): number {
+/** Milliseconds for which threads have run on a CPU; NaN where the kernel does not count that. */
+export function cpuMs({ threads }: Pick<Path, 'threads'>): number {
   let ns = 0;
   for (const thread of threads) {
     try {

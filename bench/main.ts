@@ -1,11 +1,14 @@
 // npm run bench [-- SUITE...] [--rounds N] [--json]: figures of this machine, medians over several rounds, beside the
 // goals of the project. Suites: datapath (default); tap, tcp, latency (root; interfaces in namespaces of their own); peers
-// (DPDK's C driver beside ours); ports (root; net_tap and net_af_packet, ours and DPDK's).
+// (DPDK's C driver beside ours); ports (root; net_tap and net_af_packet, ours and DPDK's); linux (root; interfaces of
+// `netvsc up`, each with a process of its own); pmd (testpmd's forward modes; net_netvsc by queues, bursts and copybreak).
 import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { exitCodeOf, Interrupted } from '../src/apps/interrupt.js';
 import { calibrate, MODES, type Mode, measureHalves, measureOneThread, measureTwoThreads, SIZES } from './datapath.js';
+import { GRO_WORK, measureGro } from './gro.js';
 import { latency } from './interfaces-latency.js';
+import { linux } from './interfaces-linux.js';
 import { tap } from './interfaces-tap.js';
 import { tcp } from './interfaces-tcp.js';
 import { ports } from './ports.js';
@@ -31,6 +34,11 @@ async function datapath(rounds: number): Promise<SuiteResult> {
       rows.push({ work: `half: ${half}`, bytes, value: median(samples.map((one) => one[half])), unit: 'ns', goal });
     }
   }
+  for (const work of GRO_WORK) {
+    const samples = Array.from({ length: rounds }, () => measureGro(work, 300));
+    const note = `${samples[0]!.ratio.toFixed(1)} packets become one`;
+    rows.push({ work: work.name, bytes: work.bytes, value: median(samples.map(({ ns }) => ns)), unit: 'ns', note });
+  }
   for (const bytes of SIZES) {
     for (const mode of MODES) {
       const value = measureOneThread(bytes, mode, rounds * 3);
@@ -49,10 +57,12 @@ async function datapath(rounds: number): Promise<SuiteResult> {
   return { rows };
 }
 
-// Loaded when it is wanted: it looks for DPDK and a compiler at once.
+// Loaded when they are wanted: they look for DPDK and a compiler at once.
 const peers: Suite = async (rounds) => (await import('./peers/suite.js')).peers(rounds);
 
-const SUITES: Record<string, Suite> = { datapath, tap, tcp, latency, ports, peers };
+const pmd: Suite = async (rounds) => (await import('./pmd/suite.js')).pmd(rounds);
+
+const SUITES: Record<string, Suite> = { datapath, tap, tcp, latency, linux, ports, peers, pmd };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -92,9 +102,10 @@ if (values.json) {
     `node ${process.version}, calibration loop ${calibration.toFixed(2)} ns, medians of ${rounds} rounds, ` +
       `load before ${load[0]!.toFixed(1)}\n`,
   );
-  for (const [name, { rows, skipped = [] }] of Object.entries(results)) {
+  for (const [name, { rows, skipped = [], notes = [] }] of Object.entries(results)) {
     process.stdout.write(`\n${name}\n`);
     for (const row of rows) process.stdout.write(`${rowText(row)}\n`);
+    for (const note of notes) process.stdout.write(`  ${note}\n`);
     for (const reason of skipped) process.stdout.write(`  skipped: ${reason}\n`);
   }
 }

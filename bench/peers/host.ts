@@ -82,7 +82,7 @@ function perform(machine: Machine, task: Task): HostFigures {
   const { host, uplink } = machine;
   const [nic] = host.state().nics;
   setAffinity([task.cpu]);
-  uplink.send(task.bytes, nic!.mac);
+  uplink.send(task.bytes, nic!.mac, nic!.subchannels.length > 0);
   const counted = () => (task.mode === 'tx' ? uplink.taken : host.state().nics[0]!.counters.rxPackets!);
   const before = counted();
   let ns: number | undefined;

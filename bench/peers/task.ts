@@ -35,7 +35,7 @@ export function parseTask(line: string): Task {
 /** A guest's figures for a task. */
 export interface GuestFigures {
   readonly packets: number;
-  /** ns of the guest per packet. step: in the driver's calls, median of the turns; free: in those rounds of its loop that
+  /** ns of the guest per packet. step: in the driver's calls, mean of the turns; free: in those rounds of its loop that
    *  moved packets. */
   readonly ns: number;
   /** step: with taking, filling, looking at and freeing buffers. */

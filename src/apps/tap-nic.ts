@@ -2,7 +2,7 @@
 // receives goes to the stack. Checksum and segmentation requests pass both ways in the virtio_net_hdr.
 import type { Datapath } from '../datapath/datapath.js';
 import { VNET_HEADER_BYTES } from '../datapath/datapath.js';
-import type { Pollable } from '../ethdev/loop.js';
+import type { Pollable, Ready } from '../ethdev/loop.js';
 import type { Arena } from '../memory/arena.js';
 import { MBUF, PACKET_FLAG } from '../memory/layout.js';
 import { ERRNO } from '../memory/os/libc.js';
@@ -59,6 +59,9 @@ export class TapNic implements Pollable {
   readonly #received: number;
   readonly #addresses = new Int32Array(BURST);
   readonly #lengths = new Int32Array(BURST);
+  // Where the spare buffers take a packet, header included. Found when they come from the pool, not when a packet waits.
+  readonly #spareAddresses = new Int32Array(BURST);
+  readonly #spareBytes = new Int32Array(BURST);
   #spareCount = 0;
   #sendCount = 0;
 
@@ -76,7 +79,6 @@ export class TapNic implements Pollable {
     this.#spare = arena.reserve('TAP spare buffers', BURST * 4);
     this.#toSend = arena.reserve('TAP packets to send', BURST * SEGMENTS * 4);
     this.#received = arena.reserve('TAP packets received', BURST * 4);
-    this.#lengths.fill(0);
   }
 
   step(): number {
@@ -104,25 +106,12 @@ export class TapNic implements Pollable {
   #readTap(): void {
     const u32 = this.#u32;
     const spare = this.#spare >>> 2;
-    if (this.#spareCount < BURST) {
-      this.#spareCount += this.#datapath.poolGet(
-        this.#pool,
-        this.#spare + this.#spareCount * 4,
-        BURST - this.#spareCount,
-      );
-      if (this.#spareCount === 0) {
-        this.stats.noBuffer++;
-        return;
-      }
+    if (this.#spareCount < BURST / 2) this.#refill();
+    if (this.#spareCount === 0) {
+      this.stats.noBuffer++;
+      return;
     }
-    for (let i = 0; i < this.#spareCount; i++) {
-      const mbuf = u32[spare + i]!;
-      const data = u32[(mbuf + MBUF.at.data) >>> 2]!;
-      this.#addresses[i] = data - VNET_HEADER_BYTES;
-      this.#lengths[i] =
-        u32[(mbuf + MBUF.at.buffer) >>> 2]! + u32[(mbuf + MBUF.at.room) >>> 2]! - data + VNET_HEADER_BYTES;
-    }
-    const got = this.#io.read(this.#addresses, this.#lengths, this.#spareCount);
+    const got = this.#io.read(this.#spareAddresses, this.#spareBytes, this.#spareCount);
     if (got <= 0) return;
     const out = this.#toSend >>> 2;
     let done = 0; // the list's front is free for buffers that are not passed on
@@ -141,7 +130,22 @@ export class TapNic implements Pollable {
     this.stats.badVnetHeaders += bad;
     if (done > 0) this.#datapath.mbufFree(this.#spare, done);
     u32.copyWithin(spare, spare + got, spare + this.#spareCount);
+    this.#spareAddresses.copyWithin(0, got, this.#spareCount);
+    this.#spareBytes.copyWithin(0, got, this.#spareCount);
     this.#spareCount -= got;
+  }
+
+  #refill(): void {
+    const u32 = this.#u32;
+    const { data, buffer, room } = MBUF.at;
+    const count = this.#spareCount;
+    this.#spareCount += this.#datapath.poolGet(this.#pool, this.#spare + count * 4, BURST - count);
+    for (let i = count; i < this.#spareCount; i++) {
+      const mbuf = u32[(this.#spare >>> 2) + i]!;
+      const at = u32[(mbuf + data) >>> 2]! - VNET_HEADER_BYTES;
+      this.#spareAddresses[i] = at;
+      this.#spareBytes[i] = u32[(mbuf + buffer) >>> 2]! + u32[(mbuf + room) >>> 2]! - at;
+    }
   }
 
   /** A TSO packet that the host does not take: none of its family, or not of this size. */
@@ -212,8 +216,8 @@ export class TapNic implements Pollable {
     return this.device.arm() && this.#sendCount === 0;
   }
 
-  disarm(signalled?: boolean): void {
-    this.device.disarm(signalled);
+  disarm(signalled?: boolean, ready?: Ready): void {
+    this.device.disarm(signalled, ready);
   }
 
   fds(): readonly number[] {

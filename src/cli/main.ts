@@ -3,6 +3,8 @@ import { Command, CommanderError } from 'commander';
 import { packageVersion } from '../apps/package-info.js';
 import { addDemo } from './demo.js';
 import { addDevbind } from './devbind.js';
+import { addDown } from './down.js';
+import { addEthtool } from './ethtool.js';
 import { addExample } from './example.js';
 import { addGuest } from './guest.js';
 import { addHost } from './host.js';
@@ -24,6 +26,8 @@ function makeProgram(): Command {
   addExample(program);
   addTestpmd(program);
   addUp(program);
+  addDown(program);
+  addEthtool(program);
   const commands = program.commands.flatMap((command) => [command, ...command.commands]);
   for (const command of commands) command.copyInheritedSettings(program).exitOverride();
   return program.exitOverride();

@@ -2,8 +2,10 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { parseWhole } from '../apps/demo/options.js';
 import { exitCodeOf } from '../apps/interrupt.js';
+import { isDaemon, startDaemon, tellStarter, writePid } from '../apps/up/daemon.js';
 import { runUp, type UpOptions, type UpReady } from '../apps/up/up.js';
 import { isInterfaceName } from '../memory/os/netlink.js';
+import { type MetricsAddress, parseMetricsAddress } from '../netdev/metrics.js';
 import { MAX_QUEUES } from '../netvsc/scaling.js';
 import { MAX_MTU, MIN_MTU } from '../netvsc/types.js';
 import { jsonOption, parser } from './limits.js';
@@ -16,6 +18,9 @@ interface Given {
   readonly netns?: string;
   readonly queues?: number;
   readonly mtu?: number;
+  readonly wait: boolean;
+  readonly metrics?: MetricsAddress;
+  readonly daemon: boolean;
   readonly json: boolean;
 }
 
@@ -43,6 +48,11 @@ export function addUp(program: Command): void {
       ),
     )
     .addOption(new Option('--mtu <bytes>', "default: the host's").argParser(whole(MIN_MTU, MAX_MTU)))
+    .option('--wait', 'keep the interface when the host goes, and go on when it is there again', false)
+    .addOption(
+      new Option('--metrics <address>', 'counters for Prometheus at http://ADDRESS:PORT/metrics').argParser(metrics),
+    )
+    .option('--daemon', "go on in the background, once the interface is there; 'netvsc down' ends it", false)
     .addOption(jsonOption())
     .action(up);
 }
@@ -58,21 +68,58 @@ export function device(text: string): number | string {
   throw new InvalidArgumentError('expected a number from 0 on, or a UUID');
 }
 
-async function up(name: string, given: Given): Promise<void> {
-  const { device, queues, mtu, vdev, netns, json } = given;
+function metrics(text: string): MetricsAddress {
+  const found = parseMetricsAddress(text);
+  if (found) return found;
+  throw new InvalidArgumentError('expected PORT (of 127.0.0.1) or ADDRESS:PORT, as in 127.0.0.1:9100');
+}
+
+function optionsOf(name: string, given: Given): UpOptions {
+  const { device, queues, mtu, vdev, netns, wait, metrics } = given;
   const machine = given.machine ?? given.root;
-  const options: UpOptions = {
-    ...{ name, device },
+  return {
+    ...{ name, device, wait },
     ...(machine !== undefined && { machine }),
     ...(vdev !== undefined && { vdev }),
     ...(netns !== undefined && { network: netns }),
     ...(queues !== undefined && { queues }),
     ...(mtu !== undefined && { mtu }),
+    ...(metrics !== undefined && { metrics }),
   };
-  const ended = await runUp(options, (ready) => {
-    process.stdout.write(json ? `${JSON.stringify({ type: 'ready', ...ready })}\n` : readyText(ready));
-  });
-  process.exitCode = exitCodeOf(ended);
+}
+
+async function up(name: string, given: Given): Promise<void> {
+  const options = optionsOf(name, given);
+  const tell = (ready: UpReady) => {
+    process.stdout.write(given.json ? `${JSON.stringify({ type: 'ready', ...ready })}\n` : readyText(ready));
+  };
+  if (!given.daemon) {
+    const ended = await runUp(options, tell, (line) => process.stderr.write(`${line}\n`));
+    process.exitCode = ended ? exitCodeOf(ended) : 0;
+  } else if (isDaemon()) await daemon(options);
+  else tell(await startDaemon(options, process.argv.slice(2)));
+}
+
+/** The background process: its output is the log. */
+async function daemon(options: UpOptions): Promise<void> {
+  const say = (line: string) => process.stderr.write(`${new Date().toISOString()} ${line}\n`);
+  try {
+    const ended = await runUp(
+      options,
+      (ready) => {
+        writePid(options);
+        say(readyText(ready).trimEnd());
+        tellStarter({ ready });
+      },
+      say,
+    );
+    say(ended ? ended.message : 'taken down');
+  } catch (error) {
+    const { message } = error as Error;
+    say(message);
+    tellStarter({ error: message });
+    process.exitCode = 1;
+  }
 }
 
 function readyText({ name, device, mac, mtu, queues, link }: UpReady): string {

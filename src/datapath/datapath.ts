@@ -146,6 +146,13 @@ export interface Datapath {
   packetReceive(ring: number, handles: number, max: number): number;
   /** 1 when the ring has packets. */
   packetWaiting(ring: number): number;
+
+  /** Receive offload of `count` packets (GRO_STAGE at `stage`): what is to go on now is written to the u32 array at `output`, which must
+   *  hold `count` + GRO_HELD_MAX entries; the rest is held. Returns how many went. */
+  groReceive(stage: number, handles: number, count: number, output: number): number;
+  /** Ends a poll: all that is held, or with `old` 1 what was held before this poll began, goes to `output`, at most GRO_HELD_MAX. Returns
+   *  how many. */
+  groFlush(stage: number, output: number, old: 0 | 1): number;
 }
 
 /** What vnetScatter() returns. BAD also: too long for one mbuf. */

@@ -114,6 +114,11 @@ export abstract class InterfacePort extends VirtualPort {
     this.attach(name);
   }
 
+  /** Descriptor of the interface's namespace. */
+  protected get network(): number {
+    return this.#network;
+  }
+
   /** Calls `work` in the interface's namespace. */
   protected inNetwork<T>(work: () => T): T {
     return inOpenNetwork(this.#network, work);

@@ -12,11 +12,16 @@ const TAGS_BYTES = 8;
 const ETHERNET_BYTES = 14;
 const GATHER_BYTES = Math.max(4 * 65_600, VNET_GATHER_MIN);
 const LISTS = VNET_TX.bytes;
-const { addresses, lengths, capacity, gather, gatherBytes, maxFrameBytes, headerBytes } = VNET_TX.at;
+const { addresses, lengths, pieces, capacity, gather, gatherBytes, maxFrameBytes, headerBytes } = VNET_TX.at;
+const { vectors, vectorCount, base } = VNET_TX.at;
+/** Pieces of the packets of a batch: some of its packets are large ones in chains. */
+const VECTORS = 2048;
+const VECTOR_BYTES = 16;
 
 /** Writes packets that lie in the arena (TapIo, PacketWriter). */
 export interface VnetWriter {
-  write(addresses: Int32Array, lengths: Int32Array, count: number): number;
+  /** `pieces[i]` other than 1: at addresses[i] is a list of so many struct iovec. */
+  write(addresses: Int32Array, lengths: Int32Array, count: number, pieces: Int32Array): number;
   /** Packets that counted as taken but were refused. */
   writeErrors: number;
   close(): void;
@@ -30,16 +35,32 @@ export interface VnetTxDescription {
   readonly counters: number;
 }
 
-/** Memory of one queue; `header`: bytes of the virtio_net_hdr. */
-export function reserveVnetTx({ arena }: DriverContext, name: string, header: number, mtu: number): number {
-  const cells = arena.reserve(`${name} tx`, LISTS + BATCH * 8 + GATHER_BYTES);
+/** Memory of one queue; `header`: bytes of the virtio_net_hdr; `inPieces`: its writer takes packets as lists of pieces. */
+export function reserveVnetTx(
+  { arena }: DriverContext,
+  name: string,
+  header: number,
+  mtu: number,
+  inPieces = false,
+): number {
+  const lists = LISTS + BATCH * 12;
+  const vectorBytes = inPieces ? VECTORS * VECTOR_BYTES : 0;
+  const cells = arena.reserve(`${name} tx`, lists + vectorBytes + GATHER_BYTES);
   const set = (cell: number, value: number) => {
     arena.u32[(cells + cell) >>> 2] = value;
   };
   set(addresses, cells + LISTS);
   set(lengths, cells + LISTS + BATCH * 4);
+  set(pieces, cells + LISTS + BATCH * 8);
   set(capacity, BATCH);
-  set(gather, cells + LISTS + BATCH * 8);
+  if (inPieces) {
+    const address = arena.baseAddress();
+    set(vectors, cells + lists);
+    set(vectorCount, VECTORS);
+    set(base, Number(address & 0xffff_ffffn));
+    set(base + 4, Number(address >> 32n));
+  }
+  set(gather, cells + lists + vectorBytes);
   set(gatherBytes, GATHER_BYTES);
   set(headerBytes, header);
   setVnetMtu(arena, cells, mtu);
@@ -58,6 +79,7 @@ export class VnetTx implements TxBurst {
   readonly #writer: VnetWriter;
   readonly #addresses: Int32Array;
   readonly #lengths: Int32Array;
+  readonly #pieces: Int32Array;
   readonly #header: number;
 
   constructor(lcore: Lcore, { cells, counters }: VnetTxDescription, writer: VnetWriter) {
@@ -66,8 +88,10 @@ export class VnetTx implements TxBurst {
     this.#cells = cells;
     this.#counters = new QueueCounters(arena, counters);
     this.#writer = writer;
-    this.#addresses = arena.i32.subarray((cells + LISTS) >>> 2, ((cells + LISTS) >>> 2) + BATCH);
-    this.#lengths = arena.i32.subarray(((cells + LISTS) >>> 2) + BATCH, ((cells + LISTS) >>> 2) + 2 * BATCH);
+    const list = (cells + LISTS) >>> 2;
+    this.#addresses = arena.i32.subarray(list, list + BATCH);
+    this.#lengths = arena.i32.subarray(list + BATCH, list + 2 * BATCH);
+    this.#pieces = arena.i32.subarray(list + 2 * BATCH, list + 3 * BATCH);
     this.#header = arena.u32[(cells + headerBytes) >>> 2]!;
   }
 
@@ -86,7 +110,7 @@ export class VnetTx implements TxBurst {
         continue;
       }
       const before = writer.writeErrors;
-      const taken = writer.write(this.#addresses, this.#lengths, ready);
+      const taken = writer.write(this.#addresses, this.#lengths, ready, this.#pieces);
       const refused = writer.writeErrors - before;
       let bytes = -this.#header * (taken - refused);
       for (let i = 0; i < taken; i++) bytes += this.#lengths[i]!;

@@ -38,8 +38,8 @@ export interface RxBurst {
   burst(handles: number, max: number): number;
   /** Asks for a wake-up by fds(). False = something is there already. Absent: the queue has no interrupts. */
   arm?(): boolean;
-  /** Back to polling. */
-  disarm?(): void;
+  /** Back to polling. `ready`: which descriptors of fds() the sleep found something at, when that is known. */
+  disarm?(ready?: (fd: number) => boolean): void;
   fds?(): readonly number[];
   close(): void;
 }
@@ -90,6 +90,14 @@ export interface TakenPort {
 export interface KernelInterface {
   /** As it was last seen. */
   readonly state: InterfaceState;
+  /** Descriptor of the network namespace in which it is; the port's. */
+  readonly network: number;
+  /** How many of the configured queues the kernel uses, the first ones; all of them at first. Nobody may be receiving from the others. */
+  setQueues(count: number): void;
+  /** Gives all that is sent from now on to queue 0, or back to all queues. False: this kernel cannot. */
+  gather(on: boolean): boolean;
+  /** Packets wait in a queue from that one on. */
+  holds(first: number): boolean;
   /** Called when somebody changed it, soon after. */
   onChange: ((state: InterfaceState) => void) | undefined;
   /** Whether the interface's user sees a link; started. */
@@ -119,6 +127,9 @@ export interface PortDriver {
   setupTx(queue: number, setup: TxQueueSetup): void;
   /** Everything is set up; from its end on bursts may run. */
   start(): Promise<void>;
+  /** Receives nothing new from now on, and waits until the bursts of other threads have taken what came and what they sent is on
+   *  its way. Ends after a while in any case. */
+  drain?(): Promise<void>;
   /** No burst runs any more. */
   stop(): Promise<void>;
   /** Stopped. Gives everything back; never throws. */

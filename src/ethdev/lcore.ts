@@ -5,7 +5,7 @@ import { createDatapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
 import { SCRATCH } from '../memory/layout.js';
 import type { Driver, Lcore } from './driver.js';
-import { type Pollable, PollLoop } from './loop.js';
+import { type Pollable, PollLoop, type Ready } from './loop.js';
 import { MBUFS_BYTES, Mbufs } from './mbuf.js';
 import type { PortHandle } from './queues.js';
 import { type QueueHandle, RxQueue, TxQueue } from './queues.js';
@@ -159,8 +159,8 @@ export class LcoreThread implements Lcore {
 
 /** A loop member from a burst function and the queues that it receives from. `step` returns how much there was to do. */
 export function polling(step: () => number, queues: readonly RxQueue[] = []): Pollable {
-  const disarm = () => {
-    for (const queue of queues) queue.disarm();
+  const disarm = (_signalled?: boolean, ready?: Ready) => {
+    for (const queue of queues) queue.disarm(ready);
   };
   return {
     step,

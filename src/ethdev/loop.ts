@@ -3,6 +3,10 @@
 // between bursts.
 import { EventFd } from '../memory/os/eventfd.js';
 import { PollSet } from '../memory/os/poll.js';
+import { setTimeSlice } from '../memory/os/process.js';
+
+/** Whether the last sleep found something at a descriptor. */
+export type Ready = (fd: number) => boolean;
 
 /** Something that a loop polls. */
 export interface Pollable {
@@ -12,8 +16,9 @@ export interface Pollable {
   tick(nowMs: number): void;
   /** Asks for interrupts before sleeping; false = something came meanwhile, do not sleep. */
   arm(): boolean;
-  /** Back to polling. `signalled` false: none of its descriptors has anything, it need not look at them. */
-  disarm(signalled?: boolean): void;
+  /** Back to polling. `signalled` false: none of its descriptors has anything, it need not look at them. `ready` says which
+   *  ones have; absent: not known. */
+  disarm(signalled?: boolean, ready?: Ready): void;
   /** Longest sleep in ms that it can take at first without being woken, fractions count; absent or undefined = any. */
   sleepMs?(): number | undefined;
   /** Descriptors that wake it. May change between calls. */
@@ -24,12 +29,20 @@ export interface Pollable {
 const TURN_MS = 2;
 /** Time between ticks while idle; while packets flow there is one in each turn. */
 const TICK_MS = 1;
-/** How long to go on polling when there is nothing to do: about twice what a wake-up costs. */
+/** How long to go on polling at most when there is nothing to do: about twice what a wake-up costs. */
 const SPIN_MS = 0.05;
+/** What it begins with when polling turns out to pay. */
+const SPIN_MIN_MS = 0.005;
+/** What a wake-up takes. */
+const WAKE_MS = 0.05;
+/** The shortest sleep worth its system calls. */
+const NAP_MIN_MS = 0.1;
 /** Longest sleep, so that deadlines and control code get their turn although nothing arrives; it doubles from the first
  *  to the second while nothing does. */
 const SLEEP_MS = 10;
-const SLEEP_MAX_MS = 40;
+const SLEEP_MAX_MS = 100;
+/** The scheduler's time slice of a thread that polls: short, so that it runs at once when it is woken on a busy machine. */
+const SLICE_US = 100;
 /** How long the sleeps that a member limits may grow while nothing comes. */
 const NAP_MS = 1;
 
@@ -42,10 +55,22 @@ export class PollLoop {
   readonly #ownsWake: boolean;
   readonly #polls = new PollSet();
   #watched: readonly number[] = [];
+  /** Per member, how many of #watched are its own; they follow each other. */
+  readonly #shares: number[] = [];
+  /** The member that is stepped first: what woke the loop does not wait for the others. */
+  #first = 0;
   #running = false;
   #lastTick = 0;
   /** How long to poll without finding anything before sleeping, ms. */
-  #patience = SPIN_MS;
+  #spinMs = SPIN_MS;
+  /** When there was something to do last. */
+  #workedMs = 0;
+  /** It has slept since. */
+  #slept = false;
+  /** The last sleep was ended by nothing. */
+  #quiet = false;
+  /** Another thread woke it: control code is to have its turn. */
+  #called = false;
   #sleepMs = SLEEP_MS;
   /** Last sleep that a member limited, ms. */
   #napMs = 0;
@@ -77,6 +102,7 @@ export class PollLoop {
 
   start(): void {
     this.#running = true;
+    setTimeSlice(SLICE_US);
     setImmediate(this.#turn);
   }
 
@@ -96,66 +122,108 @@ export class PollLoop {
   readonly #turn = (): void => {
     let now = performance.now();
     let begin = now;
-    let idleSince = now;
     let work = 0;
-    let due = false; // control code runs between turns: before a sleep, and after it
+    let due = false; // control code runs between turns: before a long sleep, and after any that it may have been called in
     for (;;) {
       // Not between packets: they do not wait for it. Every turn begins without.
       if (work === 0 && now - this.#lastTick >= TICK_MS) {
         this.#lastTick = now;
         for (const member of this.#members) member.tick(now);
       }
-      work = 0;
-      for (const member of this.#members) work += member.step();
+      work = this.#step();
       now = performance.now();
       if (work > 0) {
-        idleSince = now;
+        this.#learn(now);
+        this.#quiet = false;
         due = true;
-        this.#patience = SPIN_MS;
-      } else if (now - idleSince >= this.#patience) {
-        if (due) break;
+      } else if (now - this.#workedMs >= (this.#quiet ? 0 : this.#spinMs)) {
+        // Between packets there is time for a nap, but not for a turn of the event loop.
+        const left = TURN_MS - (now - begin);
+        if (due && left < NAP_MIN_MS) break;
+        const woken = this.#sleep(due ? left : undefined);
         // A sleep that nothing ended is followed by one look at everything and the next sleep.
-        this.#patience = this.#sleep() ? SPIN_MS : 0;
-        if (this.#patience === 0) break;
+        this.#quiet = !woken;
+        if (this.#quiet) break;
         now = performance.now();
-        begin = now;
-        idleSince = now;
+        if (!due) begin = now;
         due = true;
         work = 1; // whatever it is that came
       }
-      if (now - begin >= TURN_MS) break;
+      if (now - begin >= TURN_MS || this.#called) break;
     }
+    this.#called = false;
     if (this.#running) setImmediate(this.#turn);
     else this.#stopped?.();
   };
 
-  /** False when the time was over before anything came. */
-  #sleep(): boolean {
+  /** How long polling pays follows from how soon packets came after the last ones. Where those whom it waits for need the CPU that
+   *  it polls on, they come later, and it stops. */
+  #learn(now: number): void {
+    const gap = now - this.#workedMs;
+    this.#workedMs = now;
+    if (!this.#slept) return;
+    this.#slept = false;
+    if (gap > SPIN_MS + WAKE_MS) this.#spinMs /= 2;
+    else this.#spinMs = Math.min(this.#spinMs * 2 + SPIN_MIN_MS, SPIN_MS);
+  }
+
+  /** Every member once, beginning with the first to have been signalled. One may add or remove members. */
+  #step(): number {
+    const members = this.#members;
+    const count = members.length;
+    let work = 0;
+    let at = this.#first < count ? this.#first : 0;
+    for (let i = 0; i < count; i++, at++) {
+      if (at >= members.length) at = 0;
+      if (members.length > 0) work += members[at]!.step();
+    }
+    return work;
+  }
+
+  /** False when the time was over before anything came. `limitMs`: a short sleep, no sign of a pause. */
+  #sleep(limitMs?: number): boolean {
     let quiet = true;
     for (const member of this.#members) quiet = member.arm() && quiet;
     let woken = true;
     if (quiet) {
       this.#watch();
       this.sleeps++;
-      woken = this.#polls.wait(Math.min(this.#sleepMs, this.#sleepLimit())) > 0;
-      this.#sleepMs = woken ? SLEEP_MS : Math.min(this.#sleepMs * 2, this.sleepMaxMs);
-      if (woken && this.#polls.revents(this.#wake.fd) !== 0) this.#wake.drain();
+      this.#slept = true;
+      woken = this.#polls.wait(Math.min(limitMs ?? this.#sleepMs, this.#sleepLimit())) > 0;
+      if (woken) this.#sleepMs = SLEEP_MS;
+      else if (limitMs === undefined) this.#sleepMs = Math.min(this.#sleepMs * 2, this.sleepMaxMs);
+      if (woken && this.#polls.revents(this.#wake.fd) !== 0) {
+        this.#wake.drain();
+        this.#called = true;
+      }
     }
-    for (const member of this.#members) member.disarm(!quiet || (woken && this.#signalled(member)));
+    if (quiet) this.#disarm();
+    else for (const member of this.#members) member.disarm(true);
     return woken;
   }
 
-  /** Whether the last wait found something at one of its descriptors. */
-  #signalled(member: Pollable): boolean {
-    for (const fd of member.fds()) if (this.#polls.revents(fd) !== 0) return true;
-    return false;
+  /** After a wait. Asks nobody for descriptors again: what comes between a wake-up and the packet counts. */
+  #disarm(): void {
+    const members = this.#members;
+    let first = -1;
+    let at = 1;
+    for (let i = 0; i < members.length; i++) {
+      const end = at + this.#shares[i]!;
+      let signalled = false;
+      for (; at < end; at++) signalled = this.#polls.revents(this.#watched[at]!) !== 0 || signalled;
+      if (signalled && first < 0) first = i;
+      members[i]!.disarm(signalled, this.#ready);
+    }
+    if (first >= 0) this.#first = first;
   }
+
+  readonly #ready: Ready = (fd) => this.#polls.revents(fd) !== 0;
 
   /** What the members ask for at first; more the longer nothing comes, or it would be spinning. */
   #sleepLimit(): number {
     let least = this.sleepMaxMs;
     for (const member of this.#members) least = Math.min(least, member.sleepMs?.() ?? least);
-    if (this.#patience > 0) this.#napMs = 0;
+    if (!this.#quiet) this.#napMs = 0;
     this.#napMs = Math.max(least, Math.min(this.#napMs * 1.25, NAP_MS));
     return this.#napMs;
   }
@@ -163,7 +231,12 @@ export class PollLoop {
   /** Brings the poll set in line with what the members watch now. */
   #watch(): void {
     const wanted = [this.#wake.fd];
-    for (const member of this.#members) wanted.push(...member.fds());
+    this.#shares.length = 0;
+    for (const member of this.#members) {
+      const fds = member.fds();
+      this.#shares.push(fds.length);
+      wanted.push(...fds);
+    }
     if (wanted.length === this.#watched.length && wanted.every((fd, i) => fd === this.#watched[i])) return;
     for (const fd of this.#watched) this.#polls.remove(fd);
     for (const fd of wanted) this.#polls.add(fd);

@@ -67,6 +67,11 @@ export class Port extends PortSettings {
     });
   }
 
+  /** Before a stop that shall lose nothing, while other threads poll: lets nothing new in and waits for what is on its way. */
+  drain(): Promise<void> {
+    return this.serially(async () => this.impl.drain?.());
+  }
+
   /** Ends the bursts that run, in all threads, then stops the device. */
   stop(): Promise<void> {
     return this.serially(() => this.#stop());

@@ -64,11 +64,12 @@ export class RxQueue {
     }
   }
 
-  disarm(): void {
+  /** Back to polling. `ready`: which of fds() the sleep found something at, when that is known; else all are looked at. */
+  disarm(ready?: (fd: number) => boolean): void {
     const impl = this.#impl;
     if (impl.disarm === undefined || compareExchange(this.#u32, this.#state, READY, BUSY) !== READY) return;
     try {
-      impl.disarm();
+      impl.disarm(ready);
     } finally {
       store(this.#u32, this.#state, READY);
     }

@@ -154,9 +154,10 @@ export class Host {
     return least;
   }
 
-  /** After sleeping. `signalled` false: the caller knows that fds() have nothing, so they are not looked at. */
-  disarm(signalled = true): void {
-    for (const nic of this.nics) nic.disarm(signalled);
+  /** After sleeping. `signalled` false: the caller knows that fds() have nothing, so they are not looked at. `ready` says
+   *  which ones have. */
+  disarm(signalled = true, ready?: (fd: number) => boolean): void {
+    for (const nic of this.nics) nic.disarm(signalled, ready);
   }
 
   fds(): number[] {

@@ -244,8 +244,8 @@ export class Nic implements SwitchPort {
     this.#lookAtOffer = true;
   }
 
-  disarm(signalled = true): void {
-    if (signalled) this.#lookAtOffer = true;
+  disarm(signalled = true, ready?: (fd: number) => boolean): void {
+    if (signalled && (ready === undefined || this.offer.fds.some(ready))) this.#lookAtOffer = true;
     this.#mask();
   }
 

@@ -8,5 +8,13 @@ export function add64(u32: Uint32Array, at: number, by: number): void {
   if (sum >= HIGH) u32[at + 1]! += 1;
 }
 
-/** While another thread counts it may be off by 2^32 for a moment. */
-export const read64 = (u32: Uint32Array, at: number): number => u32[at]! + u32[at + 1]! * HIGH;
+/** Never mixes halves of two values that compiled code of another thread stored: it writes both at once. While another thread
+ *  uses add64() the value may be off by 2^32 for a moment. */
+export function read64(u32: Uint32Array, at: number): number {
+  for (let high = Atomics.load(u32, at + 1); ; ) {
+    const low = Atomics.load(u32, at);
+    const again = Atomics.load(u32, at + 1);
+    if (again === high) return low + high * HIGH;
+    high = again;
+  }
+}

@@ -64,6 +64,7 @@ export const GUEST_PORT = cells('GUEST_PORT', {
   stagedCapacity: 'u32',
   stagedFirst: 'u32',
   stagedCount: 'u32',
+  reapAt: 'u32', // messages in flight at which a burst that sends looks for completions
   rxPackets: 'u64', // handed out
   rxBytes: 'u64',
   rxMissed: 'u64', // received when no more could wait
@@ -113,6 +114,7 @@ export const LOAN = cells(
     idHigh: 'u32',
     status: 'u32',
     ranges: 'u32',
+    frames: 'u32', // that mbufs show, while the packet is being delivered
   },
   32,
 );

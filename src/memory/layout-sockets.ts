@@ -18,12 +18,19 @@ export const VNET_RX = {
 export const VNET_TX = cells('VNET_TX', {
   addresses: 'u32', // arena addresses of `capacity` u32: where each packet's header begins, and bytes from there on
   lengths: 'u32',
+  pieces: 'u32', // the same: 1, or how many struct iovec, the first of which is at the address then
   capacity: 'u32',
   gather: 'u32', // memory for packets that are not in one piece, or may not be written to
   gatherBytes: 'u32', // at least VNET_GATHER_MIN
   maxFrameBytes: 'u32', // longer packets have to be TSO packets
   headerBytes: 'u32', // 12, or 10: packet sockets have no num_buffers
+  vectors: 'u32', // memory for struct iovec; 0 = packets are always made one piece. Needs headers of 12 bytes
+  vectorCount: 'u32',
+  base: 'u64', // virtual address of the arena
 });
+
+/** Pieces of one packet that writev(2) takes (UIO_MAXIOV of the kernel). */
+export const IOV_MAX = 1024;
 
 /** Room for one packet of any length. */
 export const VNET_GATHER_MIN = 0x10100;

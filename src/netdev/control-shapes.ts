@@ -12,9 +12,16 @@ export type Shaped<S> = S extends Shape<infer T> ? T : never;
 const SHOWN_MAX = 40;
 
 function refuse(where: string, expected: string, value: unknown): never {
-  const text = value === undefined ? 'nothing' : JSON.stringify(value);
-  const shown = text.length > SHOWN_MAX ? `${text.slice(0, SHOWN_MAX)}...` : text;
-  throw new ShapeError(`${where}: expected ${expected}, got ${shown}`);
+  throw new ShapeError(`${where}: expected ${expected}, got ${shown(value)}`);
+}
+
+/** Lists and objects without what is in them: that may be nested deeper than any stack. */
+function shown(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  if (isObject(value)) return 'an object';
+  const text = JSON.stringify(value);
+  return text.length > SHOWN_MAX ? `${text.slice(0, SHOWN_MAX)}...` : text;
 }
 
 export const nothing: Shape<undefined> = (value, where) =>

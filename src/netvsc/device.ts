@@ -147,6 +147,20 @@ export class NetvscDevice {
     }
   }
 
+  /** Another MTU without a reattach, if the host was told of one at least as large: false = it was not, nothing is changed. */
+  setMtu(mtu: number): boolean {
+    if (this.#state !== 'running' || mtu > this.#info!.attachedMtu) return false;
+    this.#session!.setMtu(mtu);
+    this.#info!.mtu = mtu;
+    this.#options = { ...this.#options, mtu };
+    return true;
+  }
+
+  /** Has the first `count` queues share all send sections, while nothing is sent and no send is in flight. */
+  useQueues(count: number): void {
+    this.#session?.divideSections(Math.min(count, this.#session.queues.length));
+  }
+
   /** Sets packet filter bits (PACKET_FILTER of wire/oid.ts), now or with the next attach; 0 = receive nothing. */
   async setPacketFilter(bits: number): Promise<void> {
     if (this.#state === 'running') {
@@ -264,10 +278,10 @@ export class NetvscDevice {
   }
 
   /** Back to polling. `signalled` false: the caller knows that fds() have nothing, so they are not looked at. */
-  disarm(signalled = true): void {
+  disarm(signalled = true, ready?: (fd: number) => boolean): void {
     if (this.#session === undefined) return;
     this.#session.disarm();
-    if (signalled) this.#takeInterrupts();
+    if (signalled && (ready?.(this.#setup.device.interruptFd) ?? true)) this.#takeInterrupts();
   }
 
   /** Counters of one queue of the present opening. */
@@ -288,7 +302,7 @@ export class NetvscDevice {
   async #attach(open: boolean): Promise<NetvscInfo> {
     let session: Session | undefined;
     try {
-      session = new Session(this.#where, this.#setup, this.#options, this.#counters, (event) => this.#event(event));
+      session = new Session(this.#where, this.#setup, this.#options, this.#counters, (event) => this.onEvent?.(event));
       this.#session = session;
       const info = await session.attach(this.#rss);
       if (open) await session.setPacketFilter(this.#filter);
@@ -359,10 +373,5 @@ export class NetvscDevice {
     const count = this.#setup.device.takeInterrupts();
     if (count < 0) this.#fail('the host is gone (device rescinded or host process ended)');
     else this.#counters.interrupts += count;
-  }
-
-  #event(event: NetvscEvent): void {
-    if (event.type === 'link') this.#counters.linkChanges++;
-    this.onEvent?.(event);
   }
 }

@@ -43,6 +43,8 @@ export class FakeHost {
   alignmentFactor = 3;
   maxPackets = 8;
   connected = true;
+  /** Payload bytes of the largest frame. */
+  largestMtu = 1500;
   holdSends = false;
   capabilities = offloadCapabilities();
   /** Changes what the host writes: ring packets, and messages in the receive buffer. */
@@ -96,24 +98,35 @@ export class FakeHost {
 
   /** Sends an Ethernet frame, framed as OpenVMM does it, in a suballocation of its own. */
   frame(bytes: Uint8Array, infos: Uint8Array = new Uint8Array(0)): void {
-    const message = new Uint8Array(256 + bytes.length);
-    message.set(words(1, message.length, 248, bytes.length, 0, 0, 0, infos.length ? 36 : 0, infos.length));
-    message.set(infos, 44);
-    message.set(bytes, 256);
-    this.transfer(this.#nextData++, message, 0);
+    this.transfer(this.#nextData++, rndisFrame(bytes, infos), 0);
     // From the first one again: by then the guest should be done with it.
     if (this.#nextData >= this.#receiveSections) this.#nextData = CONTROL_SUBALLOCATIONS;
   }
 
   /** A transfer-page packet of one range. */
   transfer(index: number, message: Uint8Array, channelType: number, length = message.length): void {
-    const offset = index * this.suballocationBytes;
+    this.fill(index, message);
+    this.ranges(index, [[length, index * this.suballocationBytes]], channelType);
+  }
+
+  /** Puts a message into a suballocation. */
+  fill(index: number, message: Uint8Array): void {
     this.tamper(message);
-    this.#arena.u8.set(message, this.#offer.receiveBuffer.address + offset);
-    const header = new Uint8Array(16);
-    new DataView(header.buffer).setUint16(0, 0xcafe, true);
-    header.set(words(1, length, offset), 4);
-    this.write(packet(7, 1, index, 0, header, this.#padded(words(107, channelType, 0xffffffff, 0))));
+    this.#arena.u8.set(message, this.#offer.receiveBuffer.address + index * this.suballocationBytes);
+  }
+
+  /** A transfer-page packet of these ranges. */
+  ranges(id: number, ranges: readonly (readonly [bytes: number, offset: number])[], channelType = 0): void {
+    const header = words(0xcafe, ranges.length, ...ranges.flat());
+    this.write(packet(7, 1, id, 0, header, this.#padded(words(107, channelType, 0xffffffff, 0))));
+  }
+
+  /** Bytes that fit into the guest's ring just now. */
+  get room(): number {
+    const { control, dataBytes } = this.#offer.toGuest;
+    const write = this.#arena.u32[control >>> 2]!;
+    const read = this.#arena.u32[(control >>> 2) + 1]!;
+    return (read > write ? read - write : dataBytes - (write - read)) - 8;
   }
 
   /** Writes a packet, footer included, and interrupts the guest. */
@@ -269,7 +282,7 @@ export class FakeHost {
   #oid(oid: string): Uint8Array | undefined {
     switch (oid) {
       case '10106':
-        return words(1500);
+        return words(this.largestMtu);
       case '1010101':
         return Uint8Array.of(0x00, 0x15, 0x5d, 1, 2, 3);
       case '20216': {
@@ -299,6 +312,15 @@ export class FakeHost {
     padded.set(message.subarray(0, padded.length));
     return message.length === 0 ? message : padded;
   }
+}
+
+/** An RNDIS packet message with its data at 256, as OpenVMM lays it out; `infos` behind the header. */
+export function rndisFrame(bytes: Uint8Array, infos: Uint8Array = new Uint8Array(0)): Uint8Array {
+  const message = new Uint8Array(256 + bytes.length);
+  message.set(words(1, message.length, 248, bytes.length, 0, 0, 0, infos.length ? 36 : 0, infos.length));
+  message.set(infos, 44);
+  message.set(bytes, 256);
+  return message;
 }
 
 /** Little-endian u32 cells. */

@@ -43,6 +43,8 @@ export class HostMessages {
   #linkUp: boolean | undefined;
   #linkSpeedBps: number | undefined;
   #offloads: number | undefined;
+  /** Not told yet. */
+  readonly #news = { link: false, speed: false, network: false };
 
   constructor(
     queues: readonly QueueMemory[],
@@ -61,6 +63,15 @@ export class HostMessages {
       else if (kind === EVENT_KIND.RNDIS_CONTROL) this.#rndisMessage(payload);
       else if (kind === EVENT_KIND.NVSP) this.#nvspMessage(payload, a !== 0, idLow, idHigh);
     };
+  }
+
+  /** Tells of link, speed and network once each, however often they changed since the last call (facts/linux-guest.md 10.1 D11). */
+  settle(): void {
+    const news = { ...this.#news };
+    Object.assign(this.#news, { link: false, speed: false, network: false });
+    if (news.link) this.#emit({ type: 'link', up: this.#linkUp! });
+    if (news.speed) this.#emit({ type: 'speed', bps: this.#linkSpeedBps! });
+    if (news.network) this.#emit({ type: 'network-change' });
   }
 
   /** Attach is done: from now on `info` is kept up to date. */
@@ -132,7 +143,7 @@ export class HostMessages {
       statusBufferLength > 0 ? payload.subarray(start, start + statusBufferLength) : payload.subarray(0, 0);
     if (status === RNDIS_STATUS.MEDIA_CONNECT) this.#link(true);
     else if (status === RNDIS_STATUS.MEDIA_DISCONNECT) this.#link(false);
-    else if (status === RNDIS_STATUS.NETWORK_CHANGE) this.#emit({ type: 'network-change' });
+    else if (status === RNDIS_STATUS.NETWORK_CHANGE) this.#news.network = true;
     else if (status === RNDIS_STATUS.LINK_SPEED_CHANGE) this.#speed(buffer);
     else if (status === RNDIS_STATUS.TASK_OFFLOAD_CURRENT_CONFIG) this.#offloadConfig(buffer);
     else this.#emit({ type: 'indication', status });
@@ -142,7 +153,7 @@ export class HostMessages {
     this.#counters.linkChanges++;
     this.#linkUp = up;
     if (this.#info) this.#info.linkUp = up;
-    this.#emit({ type: 'link', up });
+    this.#news.link = true;
   }
 
   #speed(buffer: Uint8Array): void {
@@ -153,7 +164,7 @@ export class HostMessages {
     const bps = new DataView(buffer.buffer, buffer.byteOffset).getUint32(0, true) * 100;
     this.#linkSpeedBps = bps;
     if (this.#info) this.#info.linkSpeedBps = bps;
-    this.#emit({ type: 'speed', bps });
+    this.#news.speed = true;
   }
 
   #offloadConfig(buffer: Uint8Array): void {

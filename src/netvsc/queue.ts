@@ -70,6 +70,8 @@ export class QueueMemory {
   readonly #datapath: Datapath;
   readonly #held: number[] = [];
   #open = true;
+  /** Free sections that there is memory for. */
+  #sectionRoom = 0;
   /** Send slots that there is memory for. */
   #slots = 0;
 
@@ -117,14 +119,16 @@ export class QueueMemory {
     return this.#arena.u32[(this.address >>> 2) + COMPLETION_COUNT] !== 0;
   }
 
-  /** Gives sections [first, first + count) to this queue's senders. */
+  /** Gives sections [first, first + count) to this queue's senders, and no others. None is in use. */
   ownSections(first: number, count: number): void {
     if (!this.#open) return;
-    const stack = this.#take('free sections', Math.max(4, count * 4));
-    const at = stack >>> 2;
+    if (count > this.#sectionRoom || this.get('freeSections') === 0) {
+      this.set('freeSections', this.#take('free sections', Math.max(4, count * 4)));
+      this.#sectionRoom = count;
+    }
+    const at = this.get('freeSections') >>> 2;
     // The lowest section ends up on top, so that a light load stays in a few warm pages.
     for (let i = 0; i < count; i++) this.#arena.u32[at + i] = first + count - 1 - i;
-    this.set('freeSections', stack);
     this.set('freeSectionCount', count);
   }
 

@@ -1,5 +1,6 @@
 // RNDIS control requests (facts/hyper-v-host.md 4, linux-guest.md 2.2). An answer counts only when its id, type and length
 // are right and its status says success; the data of a query must lie inside the answer and have the length of its kind.
+import { formatMac } from '../wire/address-text.js';
 import {
   decodeRssCapabilities,
   encodeConfigParameter,
@@ -33,6 +34,7 @@ const MAX_TRANSFER_BYTES = 0x4000;
 /** RNDIS allows alignments of 1 to 128 bytes. */
 const MAX_ALIGNMENT_FACTOR = 7;
 const MAX_PACKETS_PER_MESSAGE = 1024;
+const MAC_BYTES = 6;
 /** One full frame with its headers must fit in a transfer. */
 const MIN_TRANSFER_BYTES = 1514 + 128;
 
@@ -83,8 +85,13 @@ export class Rndis {
   }
 
   async macAddress(): Promise<string> {
-    const data = await this.query('RNDIS query permanent address', OID.IEEE8023_PERMANENT_ADDRESS, 6);
-    return Array.from(data.subarray(0, 6), (byte) => byte.toString(16).padStart(2, '0')).join(':');
+    const step = 'RNDIS query permanent address';
+    const data = await this.query(step, OID.IEEE8023_PERMANENT_ADDRESS, MAC_BYTES);
+    if (data.length !== MAC_BYTES) throw this.#error(step, `expected ${MAC_BYTES} bytes, got ${data.length}`);
+    const mac = formatMac(data);
+    const group = (data[0]! & 1) !== 0;
+    if (group || data.every((byte) => byte === 0)) throw this.#error(step, `expected a unicast address, got ${mac}`);
+    return mac;
   }
 
   /** '' when the host has none. */

@@ -13,20 +13,19 @@ import {
   requestSubchannels,
   revokeReceiveBuffer,
   revokeSendBuffer,
-  type Sections,
 } from './nvsp.js';
 import { grantOffloads, offloadParameters } from './offloads.js';
+import { checkOptions } from './options.js';
 import { QueueMemory } from './queue.js';
 import { hex, NetvscError } from './requests.js';
 import { Rndis } from './rndis.js';
 import { MAX_QUEUES, type RssInForce, type RssSettings, rssInForce, rssSteps } from './scaling.js';
+import { divideSendSections, mostReceiveSections, sendSectionsIn } from './sections.js';
 import {
   type DriverCounters,
-  MAX_MTU,
   MAX_SEND_BUFFER_BYTES,
   MIN_MTU,
   maxMtu,
-  maxReceiveBufferBytes,
   type NetvscEvent,
   type NetvscInfo,
   type NetvscOptions,
@@ -34,6 +33,7 @@ import {
   type NetvscSharing,
 } from './types.js';
 import { Waiters } from './waiters.js';
+import { SEND_TIMEOUT_MS, SendWatchdog } from './watchdog.js';
 
 const DEFAULT_MTU = 1500;
 const ETHERNET_HEADER_BYTES = 14;
@@ -60,6 +60,8 @@ export class Session {
   readonly #timeoutMs: number;
   readonly #waiters = new Waiters();
   readonly #counters: DriverCounters;
+  readonly #emit: (event: NetvscEvent) => void;
+  readonly #watchdog: SendWatchdog;
   /** Queues as they are added. */
   readonly #queues: QueueMemory[] = [];
   /** Tells the host, by queue. */
@@ -89,6 +91,8 @@ export class Session {
     this.#exclusive = setup.sharing?.exclusive ?? alone;
     this.#timeoutMs = options.requestTimeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#counters = counters;
+    this.#emit = emit;
+    this.#watchdog = new SendWatchdog(options.sendTimeoutMs ?? SEND_TIMEOUT_MS);
     this.queues = this.#queues;
     checkOptions(where, options);
     this.#opened = device.open(options.receiveBufferBytes);
@@ -154,8 +158,7 @@ export class Session {
 
     const hostMtu = await rndis.maxFrameBytes();
     const mtu = hostMtu !== undefined && hostMtu >= MIN_MTU ? Math.min(wantedMtu, hostMtu) : wantedMtu;
-    queue.set('maxFrameBytes', mtu + ETHERNET_HEADER_BYTES);
-    queue.set('softwareMtu', mtu);
+    this.setMtu(mtu);
     const mac = await rndis.macAddress();
     const friendlyName = await rndis.friendlyName();
 
@@ -172,7 +175,7 @@ export class Session {
     const linkSpeedBps = await rndis.linkSpeedBps();
     const rss = nvspVersion >= 0x50000 ? await rndis.rssCapabilities() : undefined;
     if (rss !== undefined) await this.#openSubchannels(rss.receiveQueues);
-    this.#divideSections();
+    this.divideSections();
     if (this.#options.latency !== undefined) this.#device.setLatency(this.#options.latency);
     this.#tableEntries = rss?.tableEntries ?? 0;
     const receiveScaling = this.#queues.length > 1 && (await this.setRss(rssSettings));
@@ -180,6 +183,7 @@ export class Session {
     const info: NetvscInfo = {
       mac,
       mtu,
+      attachedMtu: mtu,
       linkUp,
       linkSpeedBps,
       friendlyName,
@@ -196,14 +200,23 @@ export class Session {
       receiveSectionBytes: receive.sectionBytes,
       sendSections,
       sendSectionBytes: send.sectionBytes,
-      maxReceiveSections: this.#mostReceiveSections(receive, nvspVersion),
-      maxSendSections: this.#sectionsIn(MAX_SEND_BUFFER_BYTES, send.sectionBytes) - controlSections(send.sectionBytes),
+      maxReceiveSections: mostReceiveSections(this.#opened, receive, nvspVersion, this.#device.sizesReceiveBuffer),
+      maxSendSections:
+        sendSectionsIn(this.#opened, MAX_SEND_BUFFER_BYTES, send.sectionBytes) - controlSections(send.sectionBytes),
       queues: this.#queues.length,
       receiveScaling,
       rss,
     };
     this.#host.apply(info);
     return info;
+  }
+
+  /** Sends no longer frames than this from now on. Hosts may go on to deliver what they were told at attach. */
+  setMtu(mtu: number): void {
+    for (const queue of this.#queues) {
+      queue.set('maxFrameBytes', mtu + ETHERNET_HEADER_BYTES);
+      queue.set('softwareMtu', mtu);
+    }
   }
 
   async setPacketFilter(bits: number): Promise<void> {
@@ -238,10 +251,17 @@ export class Session {
       return true;
     }
     const rss = rssInForce(settings, this.#queues.length, this.#tableEntries);
-    const taken = await this.#rndis.setReceiveScaling(rssSteps(rss));
-    if (taken) this.#rss = rss;
-    // The first step has switched it off.
-    else if (this.#rss && !(await this.#rndis.setReceiveScaling(rssSteps(this.#rss)))) this.#rss = undefined;
+    const before = this.#rss;
+    this.#rss = undefined; // the first step switches it off
+    let taken = false;
+    try {
+      taken = await this.#rndis.setReceiveScaling(rssSteps(rss));
+      if (taken) this.#rss = rss;
+    } finally {
+      // Also when there was no answer: what is in force is what was, or nothing (facts/linux-guest.md 10.1 D4).
+      if (!taken && before && (await this.#rndis.setReceiveScaling(rssSteps(before)).catch(() => false)))
+        this.#rss = before;
+    }
     return taken;
   }
 
@@ -267,7 +287,10 @@ export class Session {
   attend(number: number): void {
     const queue = this.#queues[number];
     if (queue === undefined) return;
-    if (queue.channel.hasEvents) queue.channel.drainEvents(number === 0 ? this.#host.onEvent : this.#stray);
+    if (queue.channel.hasEvents) {
+      queue.channel.drainEvents(number === 0 ? this.#host.onEvent : this.#stray);
+      if (number === 0) this.#host.settle();
+    }
     if (number === 0 && this.control.busy) this.control.pump();
     if (queue.owesCompletions) this.#datapath.guestFlush(queue.address);
     if (queue.channel.needsSignal) this.#signal(number);
@@ -291,6 +314,7 @@ export class Session {
   tick(nowMs: number): void {
     this.control.tick(nowMs);
     this.#waiters.tick(nowMs);
+    this.#watchdog.tick(nowMs, this.#queues, this.#stuck);
   }
 
   /** A queue's ring is corrupt: the host wrote something that no host writes. */
@@ -361,12 +385,18 @@ export class Session {
     return this.#queues[0]!;
   }
 
+  readonly #stuck = (queue: number, outstanding: number, ms: number): void => {
+    this.#counters.sendTimeouts++;
+    this.#emit({ type: 'send-timeout', queue, outstanding, ms });
+  };
+
   /** A subchannel carries no control messages. */
   readonly #stray = (): void => {
     this.#counters.badHostMessages++;
   };
 
-  /** As many as are wanted and the host can have; each is queue number its subchannel id. */
+  /** As many as are wanted and the host can have; each is queue number its subchannel id. What the host granted and does not
+   *  offer, or cannot be opened, is done without (facts/linux-guest.md 10.1 D16). */
   async #openSubchannels(hostQueues: number): Promise<void> {
     const step = 'NVSP subchannels';
     const wanted = Math.min(this.#options.queues ?? 1, hostQueues, MAX_QUEUES);
@@ -374,29 +404,38 @@ export class Session {
     const granted = await requestSubchannels(this.control, this.#where, wanted - 1);
     if (granted === 0) return;
     const found: Subchannel[] = [];
-    let failure: unknown;
+    let failure: string | undefined;
     // The offers come after the answer, and their files one by one.
     const look = (): boolean => {
       try {
         for (let next = this.#device.openSubchannel(); next; next = this.#device.openSubchannel()) found.push(next);
       } catch (error) {
-        failure = error;
+        failure = (error as Error).message;
       }
       return failure !== undefined || found.length >= granted;
     };
-    const all = await this.#waiters.untilTick(look, this.#timeoutMs);
+    await this.#waiters.untilTick(look, this.#timeoutMs);
     this.#check(step);
-    if (failure !== undefined) throw failure;
     found.sort((a, b) => a.subchannelId - b.subchannelId);
     const ids = found.map(({ subchannelId }) => subchannelId);
-    if (!all || ids.length !== granted || ids.some((id, i) => id !== i + 1)) {
-      const what = `expected 1 to ${granted} within ${this.#timeoutMs} ms, found ${ids.join(', ') || 'none'}`;
+    const what = `expected 1 to ${granted} within ${this.#timeoutMs} ms, found ${ids.join(', ') || 'none'}`;
+    if (ids.length > granted || ids.some((id, i) => id < 1 || id > granted || id === ids[i - 1])) {
       throw new NetvscError(this.#where, step, what);
     }
+    failure ??= ids.length < granted ? what : undefined;
     for (const subchannel of found) {
-      this.#queues.push(new QueueMemory(this.#device.arena, this.#datapath, subchannel, this.#primary));
+      if (subchannel.subchannelId !== this.#queues.length) break; // behind a gap: no table can name it
+      try {
+        this.#queues.push(new QueueMemory(this.#device.arena, this.#datapath, subchannel, this.#primary));
+      } catch (error) {
+        failure = (error as Error).message;
+        break;
+      }
       this.#signals.push(() => subchannel.signal());
     }
+    const opened = this.#queues.length - 1;
+    this.#counters.missingQueues += granted - opened;
+    if (opened < granted) this.#emit({ type: 'missing-queues', granted, opened, reason: failure ?? what });
   }
 
   /** Gives the control section(s) to control messages. Returns the number of the others. */
@@ -405,7 +444,7 @@ export class Session {
     const { address } = this.#opened.sendBuffer;
     const wanted = this.#options.sendBufferBytes ?? MAX_SEND_BUFFER_BYTES;
     const used = Math.min(MAX_SEND_BUFFER_BYTES, Math.max(wanted, MIN_SECTIONS * sectionBytes));
-    const sections = this.#sectionsIn(used, sectionBytes);
+    const sections = sendSectionsIn(this.#opened, used, sectionBytes);
     const forControl = controlSections(sectionBytes);
     if (sections <= forControl) {
       throw new NetvscError(
@@ -421,26 +460,13 @@ export class Session {
     return sections - forControl;
   }
 
-  #sectionsIn(sendBytes: number, sectionBytes: number): number {
-    return Math.floor(Math.min(sendBytes, this.#opened.sendBuffer.bytes) / sectionBytes);
-  }
-
-  #mostReceiveSections({ sections, sectionBytes }: Sections, nvspVersion: number): number {
-    if (!this.#device.sizesReceiveBuffer) return sections;
-    const most = Math.min(this.#opened.receiveBuffer.bytes, maxReceiveBufferBytes(nvspVersion));
-    return Math.max(sections, Math.floor(most / sectionBytes));
-  }
-
-  /** Divides the sections that are not control's among the queues; the last one takes the remainder. */
-  #divideSections(): void {
+  /** Divides the sections that are not control's among the first `queues`; the last of them takes the remainder. Nobody sends
+   *  meanwhile; nothing is done while sends are in flight, whose sections are not to be had. */
+  divideSections(queues = this.#queues.length): void {
+    if (this.outstanding > 0) return;
     const sections = this.#primary.get('sendSections');
-    let first = controlSections(this.#primary.get('sendSectionBytes'));
-    const share = Math.floor((sections - first) / this.#queues.length);
-    for (const [i, queue] of this.#queues.entries()) {
-      const count = i === this.#queues.length - 1 ? sections - first : share;
-      queue.ownSections(first, count);
-      first += count;
-    }
+    const first = controlSections(this.#primary.get('sendSectionBytes'));
+    divideSendSections(this.#queues, queues, first, sections);
   }
 
   #revoke(): void {
@@ -470,27 +496,3 @@ const alone: NetvscSharing['exclusive'] = (_queue, what) => {
   what();
   return true;
 };
-
-function checkOptions(where: string, options: NetvscOptions): void {
-  const { mtu, requestTimeoutMs, copyLimit, queues, latency } = options;
-  for (const name of ['receiveBufferBytes', 'sendBufferBytes'] as const) {
-    const bytes = options[name];
-    if (bytes === undefined || (Number.isInteger(bytes) && bytes > 0)) continue;
-    throw new NetvscError(where, 'options', `${name}: expected a number of bytes, got ${bytes}`);
-  }
-  if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= MAX_MTU)) {
-    throw new NetvscError(where, 'options', `mtu: expected ${MIN_MTU}..${MAX_MTU}, got ${mtu}`);
-  }
-  if (requestTimeoutMs !== undefined && !(requestTimeoutMs > 0)) {
-    throw new NetvscError(where, 'options', `requestTimeoutMs: expected more than 0, got ${requestTimeoutMs}`);
-  }
-  if (queues !== undefined && !(Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUES)) {
-    throw new NetvscError(where, 'options', `queues: expected 1..${MAX_QUEUES}, got ${queues}`);
-  }
-  if (latency !== undefined && !(Number.isInteger(latency) && latency >= 0 && latency <= 0xffff)) {
-    throw new NetvscError(where, 'options', `latency: expected 0..65535 units of 100 ns, got ${latency}`);
-  }
-  if (copyLimit !== undefined && !(Number.isInteger(copyLimit) && copyLimit >= 0)) {
-    throw new NetvscError(where, 'options', `copyLimit: expected a number of bytes, got ${copyLimit}`);
-  }
-}

@@ -6,7 +6,7 @@ import { createPool, HEADROOM, LARGE_ROOM, poolBytes, poolFree } from '../memory
 import type { Region, VmbusDevice } from '../vmbus/device.js';
 import { createMemoryBus, type MemoryBus } from '../vmbus/memory/bus.js';
 import { NetvscDevice } from './device.js';
-import { FakeHost } from './fake-host.js';
+import { FakeHost, words } from './fake-host.js';
 import type { NetvscEvent, NetvscOptions } from './types.js';
 
 export const TIMEOUT_MS = 200;
@@ -32,6 +32,8 @@ export interface Rig {
   turn(): Promise<void>;
   /** Sends frames; returns how many were taken. */
   send(...frames: Uint8Array[]): number;
+  /** The same on another queue. */
+  sendOn(queue: number, ...frames: Uint8Array[]): number;
   freeSmall(): number;
   freeLarge(): number;
   close(): void;
@@ -107,11 +109,12 @@ export function createRig(options: RigOptions = {}): Rig {
       }
       return promise;
     },
-    send(...frames) {
+    send: (...frames) => rig.sendOn(0, ...frames),
+    sendOn(queue, ...frames) {
       const count = datapath.poolGet(small, handles, frames.length);
       for (const [i, frame] of frames.slice(0, count).entries())
         fillMbuf(arena, arena.u32[(handles >>> 2) + i]!, frame);
-      const taken = netvsc.send(handles, count);
+      const taken = netvsc.send(handles, count, queue);
       datapath.mbufFree(handles + 4 * taken, count - taken);
       return taken;
     },
@@ -141,6 +144,17 @@ export async function withRig(options: RigOptions, body: (rig: Rig) => Promise<v
   } finally {
     rig.close();
   }
+}
+
+/** The host answers requests for subchannels with this status and count, and offers so many of them. Returns what it is asked for. */
+export function grantQueues(rig: Rig, count: number, offers = count, status = 1): number[] {
+  const asked: number[] = [];
+  rig.host.answers.set('nvsp 133', (host, request) => {
+    asked.push(request.bytes.getUint32(8, true));
+    host.complete(request, words(133, status, count));
+    for (let i = 0; i < offers; i++) rig.bus.pairs[0]!.offer.createSubchannel().publish();
+  });
+  return asked;
 }
 
 /** A frame that is neither IPv4 nor IPv6 and whose bytes depend on the seed. */

@@ -27,6 +27,8 @@ export interface NetvscOptions {
   readonly nvspVersions?: readonly number[];
   /** How long the host may take for an answer. Default 5000. */
   readonly requestTimeoutMs?: number;
+  /** How long it may complete no send of a queue while some are in flight, before that is told ('send-timeout'). Default 5000. */
+  readonly sendTimeoutMs?: number;
   /** Channels wanted, 1 to 64 (default 1). The host may give fewer: NetvscInfo.queues says how many there are. */
   readonly queues?: number;
   /** Take coalesced segments from hosts that offer it (needs a large pool, or chains). Default true. */
@@ -71,7 +73,9 @@ export interface RssCapabilities {
 export interface NetvscInfo {
   /** Permanent address, "00:15:5d:...". */
   readonly mac: string;
-  readonly mtu: number;
+  mtu: number;
+  /** Largest MTU that needs no reattach: what the host was told. */
+  readonly attachedMtu: number;
   linkUp: boolean;
   linkSpeedBps: number;
   readonly friendlyName: string;
@@ -112,6 +116,10 @@ export type NetvscEvent =
   | { readonly type: 'data-path'; readonly vf: boolean }
   | { readonly type: 'send-table'; readonly table: readonly number[] }
   | { readonly type: 'indication'; readonly status: number }
+  /** Of the subchannels that the host granted some did not come, or could not be opened: the device works with fewer queues. */
+  | { readonly type: 'missing-queues'; readonly granted: number; readonly opened: number; readonly reason: string }
+  /** The host completes nothing on a queue. */
+  | { readonly type: 'send-timeout'; readonly queue: number; readonly outstanding: number; readonly ms: number }
   | { readonly type: 'failed'; readonly reason: string };
 
 export type NetvscState = 'detached' | 'attaching' | 'running' | 'detaching' | 'failed';
@@ -132,6 +140,8 @@ export interface DriverCounters {
   badIndications: number;
   badHostMessages: number;
   sendsAbandoned: number;
+  sendTimeouts: number;
+  missingQueues: number;
 }
 
 export function driverCounters(): DriverCounters {
@@ -147,5 +157,7 @@ export function driverCounters(): DriverCounters {
     badIndications: 0,
     badHostMessages: 0,
     sendsAbandoned: 0,
+    sendTimeouts: 0,
+    missingQueues: 0,
   };
 }

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { VNET_HEADER_BYTES, VNET_RESULT } from '../datapath/datapath.js';
 import { MBUF, PACKET_FLAG } from '../memory/layout.js';
-import { VNET_GATHER_MIN, VNET_RX, VNET_TX } from '../memory/layout-sockets.js';
+import { IOV_MAX, VNET_GATHER_MIN, VNET_RX, VNET_TX } from '../memory/layout-sockets.js';
 import { createPool, poolBytes, poolFree } from '../memory/pool.js';
 import {
   buildPacket,
@@ -214,19 +214,38 @@ test('a header that does not fit its packet is refused, whatever it says', () =>
 });
 
 const CAPACITY = 8;
-const tx = arena.reserve('tx', VNET_TX.bytes + CAPACITY * 8 + VNET_GATHER_MIN);
-const gather = tx + VNET_TX.bytes + CAPACITY * 8;
+const lists = VNET_TX.bytes + CAPACITY * 12;
+const VECTORS = 16;
+const tx = arena.reserve('tx', lists + VECTORS * 16 + VNET_GATHER_MIN);
+const gather = tx + lists + VECTORS * 16;
+/** Where the test has the arena lie: above 4 GiB, at no round place. */
+const BASE = 0x7f12_3456_0000;
 
-function setTx(headerBytes: number, maxFrameBytes = 1522): void {
+/** `vectorCount`: pieces that packets may have in all; 0 = they are always copied whole. */
+function setTx(headerBytes: number, maxFrameBytes = 1522, vectorCount = 0): void {
   const values = {
     ...{ addresses: tx + VNET_TX.bytes, lengths: tx + VNET_TX.bytes + CAPACITY * 4, capacity: CAPACITY },
+    ...{ pieces: tx + VNET_TX.bytes + CAPACITY * 8, vectors: vectorCount === 0 ? 0 : tx + lists, vectorCount },
     ...{ gather, gatherBytes: VNET_GATHER_MIN, maxFrameBytes, headerBytes },
   };
+  u32[(tx + VNET_TX.at.base) >>> 2] = BASE % 2 ** 32;
+  u32[(tx + VNET_TX.at.base + 4) >>> 2] = Math.floor(BASE / 2 ** 32);
   for (const [name, value] of Object.entries(values)) u32[(tx + VNET_TX.at[name as keyof typeof values]) >>> 2] = value;
 }
+/** Packet i as writev(2) would see it, and its pieces' arena addresses. */
 const written = (i: number) => {
   const at = u32[(tx + VNET_TX.bytes + i * 4) >>> 2]!;
-  return { at, bytes: u8.slice(at, at + u32[(tx + VNET_TX.bytes + (CAPACITY + i) * 4) >>> 2]!) };
+  const length = u32[(tx + VNET_TX.bytes + (CAPACITY + i) * 4) >>> 2]!;
+  const count = u32[(tx + VNET_TX.bytes + (2 * CAPACITY + i) * 4) >>> 2]!;
+  if (count === 1) return { at, bytes: u8.slice(at, at + length), pieces: [{ at, bytes: length }] };
+  const pieces = Array.from({ length: count }, (_, piece) => {
+    const [low, high, bytes, none] = u32.subarray((at >>> 2) + piece * 4, (at >>> 2) + piece * 4 + 4);
+    assert.equal(none, 0);
+    return { at: high! * 2 ** 32 + low! - BASE, bytes: bytes! };
+  });
+  const bytes = Buffer.concat(pieces.map((piece) => u8.slice(piece.at, piece.at + piece.bytes)));
+  assert.equal(bytes.length, length);
+  return { at, bytes: Uint8Array.from(bytes), pieces };
 };
 const transmit = (list: readonly number[]) => {
   for (const [i, mbuf] of list.entries()) u32[(handles >>> 2) + i] = mbuf;
@@ -292,6 +311,127 @@ test('vnetTransmit: chains, clones and packets of our own all become the same by
     ),
     { numRuns: 300 },
   );
+});
+
+test('vnetTransmit: long packets in pieces are the same bytes; only their heads are copied', () => {
+  const shapes = fc.constantFrom('chain' as const, 'held' as const);
+  let inPieces = 0;
+  fc.assert(
+    fc.property(
+      packetSpec(4000),
+      fc.constantFrom('nothing' as const, 'partial' as const, 'large' as const),
+      fc.integer({ min: 200, max: 1400 }),
+      fc.option(fc.nat(0xffff), { nil: undefined }),
+      fc.array(fc.nat(4000), { maxLength: 3 }),
+      shapes,
+      (spec, work, mss, tci, cuts, shape) => {
+        const { p, flags, mss: segment, header, bytes } = departure(spec, work, mss, tci);
+        setTx(VNET_HEADER_BYTES, p.bytes.length + 8, VECTORS);
+        const mbuf = chainOf(p.bytes, shape === 'chain' ? cuts : []);
+        const one = cell(mbuf, 'segments') === 1;
+        setCell(mbuf, 'flags', flags);
+        setCell(mbuf, 'mss', segment);
+        setCell(mbuf, 'vlanTci', tci ?? 0);
+        setCell(mbuf, 'l4Offset', p.l4);
+        if (shape === 'held') setCell(mbuf, 'references', 2);
+        assert.equal(transmit([mbuf]), 1);
+        const got = written(0);
+        assert.deepEqual([...got.bytes.subarray(0, VNET_HEADER_BYTES)], header);
+        assert.deepEqual(got.bytes.subarray(VNET_HEADER_BYTES), bytes);
+        const copied = got.pieces.filter(({ at }) => at >= gather).reduce((sum, piece) => sum + piece.bytes, 0);
+        if (shape === 'held' || !one) {
+          // Whoever else sees the packet sees it unchanged.
+          assert.deepEqual(bytesOf(mbuf), p.bytes);
+          assert.equal(cell(mbuf, 'flags'), flags);
+          // All headers are in the first 256 bytes of the first segment.
+          const whole = p.bytes.length <= 1024 || p.payloadAt > Math.min(256, cell(mbuf, 'dataLength'));
+          if (!whole) {
+            inPieces++;
+            assert.ok(got.pieces.length > 1);
+            assert.ok(copied <= VNET_HEADER_BYTES + 4 + 256, `${copied} bytes copied`);
+          } else if (p.bytes.length <= 1024) assert.equal(got.pieces.length, 1);
+        }
+        setCell(mbuf, 'references', 1);
+        free(mbuf);
+        assert.equal(poolFree(arena, largePool), large.count);
+      },
+    ),
+    { numRuns: 400 },
+  );
+  assert.ok(inPieces > 50, `only ${inPieces} packets in pieces`);
+});
+
+test('vnetTransmit: what needs every byte, or more pieces than there is room for, is copied whole', () => {
+  const spec: PacketSpec = { family: 4, protocol: 6, ipOptions: 0, tcpOptions: 0, payload: 2000, tcpFlags: 0, seed: 1 };
+  const { p, flags } = departure(spec, 'partial', 0, undefined);
+  // The kernel would sum up the padding, too.
+  const padded = new Uint8Array(p.bytes.length + 6);
+  padded.set(p.bytes);
+  const send = (bytes: Uint8Array, cuts: readonly number[], count: number) => {
+    setTx(VNET_HEADER_BYTES, 5000, count);
+    const mbuf = chainOf(bytes, cuts);
+    setCell(mbuf, 'flags', flags);
+    setCell(mbuf, 'l4Offset', p.l4);
+    assert.equal(transmit([mbuf]), 1);
+    free(mbuf);
+    return written(0);
+  };
+  const summed = send(padded, [900], VECTORS);
+  assert.equal(summed.pieces.length, 1);
+  assert.deepEqual(summed.bytes.subarray(VNET_HEADER_BYTES), padded);
+  assert.equal(send(p.bytes, [900, 1500], 4).pieces.length, 4);
+  assert.equal(send(p.bytes, [900, 1500], 3).pieces.length, 1);
+  // Headers that go on in the second segment.
+  assert.equal(send(p.bytes, [40], VECTORS).pieces.length, 1);
+  assert.equal(send(p.bytes, [54], VECTORS).pieces.length, 2);
+});
+
+test('vnetTransmit: a list of pieces is shared by the packets of a burst, in order', () => {
+  setTx(VNET_HEADER_BYTES, 5000, 4);
+  const fill = (value: number, cuts: readonly number[]) => chainOf(new Uint8Array(3000).fill(value), cuts);
+  const list = [fill(1, [300]), fill(2, []), fill(3, [])];
+  setCell(list[2]!, 'references', 2);
+  assert.equal(transmit(list), 3);
+  assert.deepEqual(
+    list.map((_, i) => written(i).pieces.length),
+    [3, 1, 1], // head, rest, second segment; one of its own; no room for two more
+  );
+  for (const [i, mbuf] of list.entries()) {
+    assert.deepEqual(written(i).bytes.subarray(VNET_HEADER_BYTES), new Uint8Array(3000).fill(i + 1));
+    setCell(mbuf, 'references', 1);
+    free(mbuf);
+  }
+  assert.equal(poolFree(arena, largePool), large.count);
+});
+
+test('vnetTransmit: no packet has more pieces than the kernel takes', () => {
+  const tiny = { name: 'tiny', count: IOV_MAX + 8, room: 256, headroom: 128 };
+  const tinyPool = createPool(arena, arena.reserve('tiny buffers', poolBytes(tiny)), tiny);
+  const room = arena.reserve('vectors', 2 * IOV_MAX * 16);
+  for (const segments of [IOV_MAX - 1, IOV_MAX, IOV_MAX + 1]) {
+    setTx(VNET_HEADER_BYTES, 65_000, 2 * IOV_MAX);
+    u32[(tx + VNET_TX.at.vectors) >>> 2] = room;
+    let before = 0;
+    let head = 0;
+    for (let i = 0; i < segments; i++) {
+      const mbuf = take(tinyPool);
+      u8.fill(i, cell(mbuf, 'data'), cell(mbuf, 'data') + 20);
+      setCell(mbuf, 'dataLength', 20);
+      if (before === 0) head = mbuf;
+      else setCell(before, 'next', mbuf);
+      before = mbuf;
+    }
+    setCell(head, 'segments', segments);
+    setCell(head, 'packetLength', segments * 20);
+    const expected = bytesOf(head);
+    assert.equal(transmit([head]), 1);
+    assert.deepEqual(written(0).bytes.subarray(VNET_HEADER_BYTES), expected);
+    assert.equal(written(0).pieces.length, segments > IOV_MAX ? 1 : segments);
+    free(head);
+    assert.equal(poolFree(arena, tinyPool), tiny.count);
+  }
+  arena.release(room);
+  arena.release(tinyPool);
 });
 
 test('vnetTransmit stops in front of what cannot be sent', () => {

@@ -2,6 +2,7 @@
 // the compiled data path that work on them. Packets never pass here, only control messages, errors and counters.
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
+import { read64 } from '../memory/cells64.js';
 import { CHANNEL_END, EVENT, GUEST_QUEUE, HOST_CHANNEL, RING_ERROR } from '../memory/layout.js';
 import { type RingRegion, VmbusError } from './device.js';
 
@@ -159,7 +160,7 @@ export class Channel {
   counter(name: string): number {
     const offset = this.#counters.get(name);
     if (offset === undefined) throw new VmbusError(`channel: no counter named ${name}`);
-    return this.#get(offset) + this.#get(offset + 4) * 0x1_0000_0000;
+    return read64(this.#u32, (this.address + offset) >>> 2);
   }
 
   /** All counters by name. */

@@ -1,7 +1,5 @@
-// Heap bytes per packet, measured in a process of its own (allocation.test.ts): young generation large enough that nothing
-// is collected while counting. Prints one JSON line: bytes that N and 10 N rounds took, for each path.
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
+// Heap bytes per packet of the netvsc data path, in a process of its own (allocation.test.ts). Prints one JSON line: bytes that N and 10 N rounds took, for each path.
+import { GRO_POLL, GRO_WORK, GroTraffic } from '../../bench/gro.js';
 import { createRig } from '../../bench/rig.js';
 import { createGuestNic } from '../../src/apps/guest-nic.js';
 import { createDatapath } from '../../src/datapath/datapath.js';
@@ -17,48 +15,13 @@ import { VirtualSwitch } from '../../src/host/vswitch.js';
 import { Arena } from '../../src/memory/arena.js';
 import { PACKET_FLAG as F, HOST_CHANNEL, MBUF } from '../../src/memory/layout.js';
 import { createMemoryBus } from '../../src/vmbus/memory/bus.js';
+import { type AllocationResult, measure } from './allocation-measure.js';
 
-export interface AllocationResult {
-  readonly path: string;
-  readonly packets: number;
-  /** Least heap growth of all trials, bytes: for `rounds` rounds and for ten times as many. */
-  readonly few: number;
-  readonly many: number;
-}
-
-setFlagsFromString('--expose-gc');
-const gc = runInNewContext('gc') as () => void;
 const BURST = 32;
-const ROUNDS = 50;
-const TRIALS = 7;
 
 const arena = Arena.create({ bytes: 96 << 20 });
 const { u32, u8 } = arena;
 const datapath = createDatapath(arena.memory);
-
-/** Growth of the heap while `rounds` rounds run, or infinity when it was collected in between. */
-function growth(round: () => void, rounds: number): number {
-  const before = process.memoryUsage().heapUsed;
-  for (let i = 0; i < rounds; i++) round();
-  const after = process.memoryUsage().heapUsed;
-  return after < before ? Number.POSITIVE_INFINITY : after - before;
-}
-
-/** Compilers and inline caches allocate now and then, a path that allocates does so in every trial: hence the least. */
-function measure(path: string, packets: () => number, round: () => void): AllocationResult {
-  for (let i = 0; i < ROUNDS * 40; i++) round();
-  let few = Number.POSITIVE_INFINITY;
-  let many = Number.POSITIVE_INFINITY;
-  let carried = 0;
-  for (let i = 0; i < TRIALS; i++) {
-    gc();
-    few = Math.min(few, growth(round, ROUNDS));
-    const before = packets();
-    many = Math.min(many, growth(round, ROUNDS * 10));
-    carried = packets() - before;
-  }
-  return { path, packets: carried, few, many };
-}
 
 /** A burst of plain, tagged, checksummed and large packets; every `large`-th is one. */
 function fillBurst(handles: number, pool: number, largePool: number, source: Uint8Array, target: Uint8Array): number {
@@ -128,6 +91,22 @@ function loops(sabotage: boolean): AllocationResult {
   vswitch.close();
   rig.close();
   return result;
+}
+
+/** Packets of one connection, most of which go into others. */
+function receiveOffload(): AllocationResult {
+  const traffic = new GroTraffic(GRO_WORK[0]!, arena, datapath);
+  let polls = 0;
+  return measure(
+    'receive offload',
+    () => polls * GRO_POLL,
+    () => {
+      polls++;
+      traffic.prepare();
+      traffic.poll();
+      traffic.free();
+    },
+  );
 }
 
 /** Two guests on one host with its switch, as the workers step them; each with so many queues. */
@@ -302,6 +281,7 @@ async function ports(path: string, queues: number, devargs: string): Promise<All
 
 const results = [
   loops(process.argv[2] === 'sabotage'),
+  receiveOffload(),
   await machine('host, switch and two guests', 1),
   await machine('the same with 4 queues each', 4),
   await ports('ports of the device API', 1, ''),

@@ -291,7 +291,10 @@ export const ATTACH_ROWS: readonly AttachRow[] = [
   },
   {
     name: 'a control message answered but never completed',
-    act: (host) => host.answers.set(MAC, (_, { requestId }) => host.rndis(queryReply(requestId, new Uint8Array(6)))),
+    act: (host) =>
+      host.answers.set(MAC, (_, { requestId }) =>
+        host.rndis(queryReply(requestId, Uint8Array.of(0, 0x15, 0x5d, 1, 2, 3))),
+      ),
     error: /no /,
   },
   {

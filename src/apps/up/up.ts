@@ -5,9 +5,14 @@ import type { Eal } from '../../ethdev/eal.js';
 import { affinity } from '../../memory/os/process.js';
 import { machinePath } from '../../memory/rundir.js';
 import { packetMegabytes } from '../../netdev/buffers.js';
-import { Netdev, usualQueues } from '../../netdev/netdev.js';
+import { networkNumber, networkPath } from '../../netdev/control-path.js';
+import { ControlServer } from '../../netdev/control-server.js';
+import { Coupling, usualQueues } from '../../netdev/coupling.js';
+import { type MetricsAddress, type MetricsServer, metricsText, serveMetrics } from '../../netdev/metrics.js';
+import { Netdev } from '../../netdev/netdev.js';
 import { scanBus } from '../../vmbus/uio/scan.js';
-import { type Interrupted, onInterrupt } from '../interrupt.js';
+import { Interrupted, onInterrupt } from '../interrupt.js';
+import { packageVersion } from '../package-info.js';
 
 export interface UpOptions {
   readonly name: string;
@@ -21,6 +26,10 @@ export interface UpOptions {
   readonly network?: string;
   readonly queues?: number;
   readonly mtu?: number;
+  /** Keeps the interface when its host goes, until it is there again. */
+  readonly wait?: boolean;
+  /** Where Prometheus may ask. */
+  readonly metrics?: MetricsAddress;
 }
 
 /** What there is to tell once packets can flow. */
@@ -31,50 +40,81 @@ export interface UpReady {
   readonly mtu: number;
   readonly queues: number;
   readonly link: boolean;
+  readonly pid: number;
+  /** Port of the metrics, if they were asked for. */
+  readonly metrics?: number;
 }
 
 /** How often control code looks for news of the host and the interface, ms. */
-const TICK_MS = 20;
+const TICK_MS = 40;
+const WORKERS_MAX = 16;
 
-/** Runs until a signal comes; resolves to it. Rejects when the interface cannot be made, or its device is gone. */
-export async function runUp(options: UpOptions, onReady: (ready: UpReady) => void): Promise<Interrupted> {
+/** Runs until a signal or `netvsc down` comes; resolves to the signal, or undefined. Rejects when the interface cannot be made,
+ *  or its device is gone. */
+export async function runUp(
+  options: UpOptions,
+  onReady: (ready: UpReady) => void,
+  log: (line: string) => void,
+): Promise<Interrupted | undefined> {
   const interrupt = onInterrupt(() => {});
   let eal: Eal | undefined;
-  let netdev: Netdev | undefined;
+  let coupling: Coupling | undefined;
+  let serving: MetricsServer | undefined;
+  let server: ControlServer | undefined;
   try {
-    const cpus = affinity().length;
-    const words = ['-m', String(packetMegabytes(options.queues ?? usualQueues(cpus))), ...deviceWords(options)];
-    const log = (line: string) => process.stderr.write(`${line}\n`);
-    eal = await initEal(words, { log, threads: Math.min(cpus, 16), tickMs: TICK_MS });
+    eal = await openEal(options, log);
     const device = eal.ports[0]!;
-    const { name, queues, mtu } = options;
-    const network = networkPath(options.network);
-    netdev = await Netdev.open(eal, device, {
-      ...{ name, cpus, log },
-      ...(network !== undefined && { network }),
-      ...(queues !== undefined && { queues }),
-      ...(mtu !== undefined && { mtu }),
+    const permanent = device.mac;
+    const opened = await Coupling.open(eal, device, couplingOptions(options, log));
+    coupling = opened;
+    const control = new Netdev(opened, packageVersion(), permanent);
+    const metrics = () => metricsText(opened.name, control);
+    let down: () => void = () => {};
+    const told = new Promise<undefined>((resolve) => {
+      down = () => resolve(undefined);
     });
+    const info = () => ({
+      ...{ interface: opened.name, network: networkNumber(opened.kernel.network) },
+      ...{ pid: process.pid, device: opened.device.device },
+    });
+    server = await ControlServer.start({ control, info, metrics, down });
+    if (options.metrics) serving = await serveMetrics(options.metrics, metrics);
     onReady({
-      ...{
-        name,
-        device: device.device,
-        mac: device.mac,
-        mtu: device.mtu,
-        queues: netdev.queues,
-        link: device.link().up,
-      },
+      ...{ name: opened.name, device: device.device, mac: device.mac, mtu: device.mtu, queues: opened.queues },
+      ...{ link: device.link().up, pid: process.pid },
+      ...(serving && { metrics: serving.port }),
     });
-    const reason = await Promise.race([netdev.ended, interrupt.happened]);
-    throw new Error(reason);
+    const reason = await Promise.race([opened.ended, told, interrupt.happened]);
+    if (reason !== undefined) throw new Error(reason);
+    return undefined;
   } catch (error) {
-    if ((error as Error).name === 'Interrupted') return error as Interrupted;
+    if (error instanceof Interrupted) return error;
     throw error;
   } finally {
-    await netdev?.close();
+    await serving?.close();
+    await coupling?.close();
     await eal?.close();
+    // Last of all: who asked for the end waits until this connection ends.
+    await server?.close();
     interrupt.over();
   }
+}
+
+function openEal(options: UpOptions, log: (line: string) => void): Promise<Eal> {
+  const cpus = affinity().length;
+  const words = ['-m', String(packetMegabytes(options.queues ?? usualQueues(cpus))), ...deviceWords(options)];
+  return initEal(words, { log, threads: Math.min(cpus, WORKERS_MAX), tickMs: TICK_MS });
+}
+
+function couplingOptions(options: UpOptions, log: (line: string) => void) {
+  const { name, queues, mtu, wait = false } = options;
+  const network = existingNetwork(options.network);
+  return {
+    ...{ name, log, wait, cpus: affinity().length },
+    ...(network !== undefined && { network }),
+    ...(queues !== undefined && { queues }),
+    ...(mtu !== undefined && { mtu }),
+  };
 }
 
 function deviceWords({ machine, device, vdev }: UpOptions): string[] {
@@ -94,9 +134,9 @@ function deviceUuid(root: string, device: number | string): string {
 }
 
 /** A namespace of ip-netns by its name, or one by its path. */
-export function networkPath(name: string | undefined): string | undefined {
+export function existingNetwork(name: string | undefined): string | undefined {
   if (name === undefined) return undefined;
-  const path = name.includes('/') ? name : `/run/netns/${name}`;
+  const path = networkPath(name);
   if (!existsSync(path)) throw new Error(`--netns ${name}: there is no network namespace at ${path}`);
   return path;
 }

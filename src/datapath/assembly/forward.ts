@@ -1,6 +1,6 @@
 // What forwarding does to packets: one pass over a burst for each mode of testpmd. Headers are looked for in the first
 // segment only, and nothing beyond its bytes is touched.
-import { finishIpv4, fold, packetPseudoSum, sum32, udpBytes } from './checksum';
+import { chainSum, finishIpv4, fold, packetPseudoSum, udpBytes } from './checksum';
 import { copyBytes } from './copy';
 import * as L from './generated';
 import { family, fragment, ipEnd, l3, l4, load16, missing, parseHead, PROTOCOL_TCP, PROTOCOL_UDP, protocol, store16 } from './headers';
@@ -82,29 +82,6 @@ export function forwardSwap5(handles: u32, n: u32): void {
     const end = ipEnd < bytes ? ipEnd : bytes;
     if (l4 + 4 <= end) store<u32>(at + l4, rotl<u32>(load<u32>(at + l4), 16));
   }
-}
-
-/** Sum of `bytes` bytes from offset `from` of a chain on; little-endian word order. */
-function chainSum(head: u32, from: u32, bytes: u32): u64 {
-  let sum: u64 = 0;
-  let skip = from;
-  let left = bytes;
-  let odd = false;
-  for (let mbuf = head; mbuf != 0 && left != 0; mbuf = load<u32>(mbuf, L.MBUF_NEXT)) {
-    const length = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
-    if (skip >= length) {
-      skip -= length;
-      continue;
-    }
-    const here = length - skip < left ? length - skip : left;
-    const part = fold(sum32(load<u32>(mbuf, L.MBUF_DATA) + skip, here));
-    // Behind an odd number of bytes the two halves of every word change places.
-    sum += odd ? ((part & 0xff) << 8) | (part >>> 8) : part;
-    if ((here & 1) != 0) odd = !odd;
-    left -= here;
-    skip = 0;
-  }
-  return sum;
 }
 
 /** Transport checksum of the parsed packet, over all segments. */

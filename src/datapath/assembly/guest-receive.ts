@@ -465,6 +465,25 @@ function pollRing(q: u32, to: u32, end: u32): u32 {
   return to;
 }
 
+/** Takes the completions that lie at the front of the ring, and nothing else: for threads that only send. */
+export function guestReap(q: u32): void {
+  if (load<u32>(q, L.GUEST_QUEUE_RANGE_COUNT) != 0) return;
+  if (load<u32>(q, L.CHANNEL_END_RING_ERROR) != 0) return;
+  const write = readLimit(q);
+  let read = load<u32>(q, L.CHANNEL_END_READ_INDEX);
+  let packets: u32 = 0;
+  while (read != write) {
+    if (!nextPacket(q, read, write)) break;
+    if (packetType != 11) break;
+    if (!takeCompletion(q)) break;
+    read = packetNext;
+    packets++;
+  }
+  if (packets == 0) return;
+  count(q + L.GUEST_QUEUE_RING_PACKETS_IN, packets);
+  ringRelease(q, read);
+}
+
 export function guestAbandon(q: u32): void {
   abandonSends(q);
   const mbuf = load<u32>(q, L.GUEST_QUEUE_COALESCING);

@@ -34,18 +34,15 @@ export function store16(at: u32, value: u32): void {
   store<u16>(at, bswap<u16>(<u16>value));
 }
 
-/** Headers must end within the first `head` bytes; the packet has `bytes`. */
-let head: u32 = 0;
-
 /** True when an IPv4 or IPv6 header with its extensions is whole. */
 @inline
 export function parse(address: u32, bytes: u32): bool {
   return parseHead(address, bytes, bytes);
 }
 
-/** The same when only the first `headBytes` of the packet's `bytes` bytes lie at `address`. */
-export function parseHead(address: u32, headBytes: u32, bytes: u32): bool {
-  head = headBytes;
+/** The same when only the first `head` of the packet's `bytes` bytes lie at `address`, within which headers must end. Results are
+ *  written, not read: each would be a detour through memory. */
+export function parseHead(address: u32, head: u32, bytes: u32): bool {
   family = IP_NONE;
   fragment = false;
   protocol = 0;
@@ -59,40 +56,42 @@ export function parseHead(address: u32, headBytes: u32, bytes: u32): bool {
     offset += 4;
   }
   l3 = offset;
-  if (type == 0x0800) return parse4(address, bytes);
-  if (type == 0x86dd) return parse6(address, bytes);
+  if (type == 0x0800) return parse4(address, offset, head, bytes);
+  if (type == 0x86dd) return parse6(address, offset, head, bytes);
   return false;
 }
 
+@inline
 function setEnd(end: u32, bytes: u32): void {
   ipEnd = end < bytes ? end : bytes;
   missing = end > bytes ? end - bytes : 0;
 }
 
-function parse4(address: u32, bytes: u32): bool {
-  if (l3 + 20 > head) return false;
-  const first = <u32>load<u8>(address + l3);
+@inline
+function parse4(address: u32, ip: u32, head: u32, bytes: u32): bool {
+  if (ip + 20 > head) return false;
+  const first = <u32>load<u8>(address + ip);
   const header = (first & 15) << 2;
-  if (first >>> 4 != 4 || header < 20 || l3 + header > head) return false;
-  const total = load16(address + l3 + 2);
+  if (first >>> 4 != 4 || header < 20 || ip + header > head) return false;
+  const total = load16(address + ip + 2);
   if (total != 0 && total < header) return false;
-  setEnd(total == 0 ? bytes : l3 + total, bytes);
-  fragment = (load16(address + l3 + 6) & 0x3fff) != 0;
-  protocol = load<u8>(address + l3 + 9);
-  destination = l3 + 16;
-  l4 = l3 + header;
+  setEnd(total == 0 ? bytes : ip + total, bytes);
+  fragment = (load16(address + ip + 6) & 0x3fff) != 0;
+  protocol = load<u8>(address + ip + 9);
+  destination = ip + 16;
+  l4 = ip + header;
   family = 4;
   return true;
 }
 
-function parse6(address: u32, bytes: u32): bool {
-  if (l3 + 40 > head || load<u8>(address + l3) >>> 4 != 6) return false;
-  const payload = load16(address + l3 + 4);
-  setEnd(payload == 0 ? bytes : l3 + 40 + payload, bytes);
+function parse6(address: u32, ip: u32, head: u32, bytes: u32): bool {
+  if (ip + 40 > head || load<u8>(address + ip) >>> 4 != 6) return false;
+  const payload = load16(address + ip + 4);
+  setEnd(payload == 0 ? bytes : ip + 40 + payload, bytes);
   const limit = ipEnd < head ? ipEnd : head;
-  destination = l3 + 24;
-  let next = <u32>load<u8>(address + l3 + 6);
-  let offset: u32 = l3 + 40;
+  destination = ip + 24;
+  let next = <u32>load<u8>(address + ip + 6);
+  let offset: u32 = ip + 40;
   for (let i: u32 = 0; i < MAX_EXTENSIONS; i++) {
     let header: u32 = 0;
     if (next != 0 && next != 43 && next != 44 && next != 51 && next != 60 && next != 135) break;

@@ -1,6 +1,7 @@
 // The compiled data path: what src/datapath/datapath.ts declares.
 export { forwardChecksum, forwardEcho, forwardMac, forwardMacSwap, forwardMake, forwardSwap5 } from './forward';
 export { appendChain } from './chain';
+export { groFlush, groReceive } from './gro';
 export { guestAbandon, guestFlush, guestLent, guestPoll } from './guest-receive';
 export { portReceive, portSend, portStage } from './guest-port';
 export { guestSend } from './guest-send';

@@ -112,29 +112,40 @@ function giveBack(mbuf: u32): void {
   store<u32>(stack, free + 1, L.POOL_FREE);
 }
 
-/** Drops a reference; true when it was the last one. Who holds the only one needs no atomic. */
+/** Drops `n` references; true when they were the last ones. Who holds all there are needs no atomic. */
 @inline
-function drop(cell: u32): bool {
-  if (load<u32>(cell) == 1) {
+function drop(cell: u32, n: u32 = 1): bool {
+  if (load<u32>(cell) == n) {
     store<u32>(cell, 0);
     return true;
   }
-  return atomic.sub<u32>(cell, 1) == 1;
+  return atomic.sub<u32>(cell, n) == n;
 }
 
 /** Gives a buffer its own data room again. */
-function detach(mbuf: u32, flags: u32): void {
-  const borrowed = load<u32>(mbuf, L.MBUF_BORROWED);
+@inline
+function restore(mbuf: u32, flags: u32): void {
   store<u32>(mbuf, flags & ~BORROWED, L.MBUF_FLAGS);
   store<u32>(mbuf, mbuf + L.SIZEOF_MBUF, L.MBUF_BUFFER);
   store<u32>(mbuf, load<u32>(load<u32>(mbuf, L.MBUF_POOL), L.POOL_ROOM), L.MBUF_ROOM);
+}
+
+/** The same, and drops what it showed instead. */
+function detach(mbuf: u32, flags: u32): void {
+  const borrowed = load<u32>(mbuf, L.MBUF_BORROWED);
+  restore(mbuf, flags);
   if (flags & L.PACKET_FLAG_EXTERNAL) externalDrop(borrowed);
   else freeSegment(borrowed);
 }
 
 /** Drops a reference to an EXTERNAL_BUFFER. */
 export function externalDrop(external: u32): void {
-  if (!drop(external + L.EXTERNAL_BUFFER_REFERENCES)) return;
+  externalDropMany(external, 1);
+}
+
+/** Drops `n` references to it. */
+export function externalDropMany(external: u32, n: u32): void {
+  if (!drop(external + L.EXTERNAL_BUFFER_REFERENCES, n)) return;
   const owner = load<u32>(external, L.EXTERNAL_BUFFER_OWNER);
   let first = atomic.load<u32>(owner);
   for (;;) {
@@ -200,10 +211,28 @@ export function poolGet(pool: u32, handles: u32, wanted: u32): u32 {
 }
 
 export function mbufFree(handles: u32, n: u32): void {
+  // Frames of one message show one EXTERNAL_BUFFER, and are mostly freed together.
+  let external: u32 = 0;
+  let shown: u32 = 0;
   for (let i: u32 = 0; i < n; i++) {
     const mbuf = load<u32>(handles + (i << 2));
-    if ((load<u32>(mbuf, L.MBUF_FLAGS) & BORROWED) != 0) freeChain(mbuf);
-    else if (load<u32>(mbuf, L.MBUF_NEXT) != 0) freeChain(mbuf);
-    else freeOwn(mbuf);
+    const flags = load<u32>(mbuf, L.MBUF_FLAGS);
+    if ((flags & BORROWED) == 0) {
+      if (load<u32>(mbuf, L.MBUF_NEXT) != 0) freeChain(mbuf);
+      else freeOwn(mbuf);
+    } else if ((flags & BORROWED) != L.PACKET_FLAG_EXTERNAL || load<u32>(mbuf, L.MBUF_NEXT) != 0 || load<u64>(mbuf, L.MBUF_SEGMENTS) != SINGLE) {
+      freeChain(mbuf);
+    } else {
+      const borrowed = load<u32>(mbuf, L.MBUF_BORROWED);
+      restore(mbuf, flags);
+      giveBack(mbuf);
+      if (borrowed != external) {
+        if (shown != 0) externalDropMany(external, shown);
+        external = borrowed;
+        shown = 0;
+      }
+      shown++;
+    }
   }
+  if (shown != 0) externalDropMany(external, shown);
 }

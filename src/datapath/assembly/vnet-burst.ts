@@ -4,7 +4,7 @@ import { copyBytes } from './copy';
 import * as L from './generated';
 import { store16 } from './headers';
 import { freeChain, take as takeBuffer } from './pool';
-import { chainToVnet, data, HEADER, length, mbufToVnet, putCells, settle, TAG, take, typeOfPacket } from './vnet';
+import { chainHead, chainToVnet, data, HEADER, length, mbufToVnet, putCells, settle, TAG, take, typeOfPacket } from './vnet';
 
 const BORROWED: u32 = L.PACKET_FLAG_EXTERNAL | L.PACKET_FLAG_INDIRECT;
 /** The longest packet: 64 KiB of IP behind Ethernet and two tags. */
@@ -82,6 +82,47 @@ function own(mbuf: u32, flags: u32): bool {
   return load<u32>(mbuf, L.MBUF_DATA) - load<u32>(mbuf, L.MBUF_BUFFER) >= HEADER + TAG;
 }
 
+/** Packets up to that length are copied whole: further pieces cost the kernel more. */
+const WHOLE: u32 = 1024;
+/** Of longer ones so much is copied at most: all headers of what the kernel and NICs make. */
+const HEAD: u32 = 256;
+/** struct iovec. */
+const VECTOR: u32 = 16;
+
+@inline
+function putVector(at: u32, base: u64, from: u32, bytes: u32): void {
+  store<u64>(at, base + <u64>from);
+  store<u64>(at, <u64>bytes, 8);
+}
+
+/** Lists the pieces of a chain at `vectors`, the first one a copy of its head, at `header`. Returns how many; 0 = it has to be
+ *  copied whole, or its lengths disagree. */
+function inPieces(mbuf: u32, bytes: u32, header: u32, vectors: u32, room: u32, base: u64): u32 {
+  const first = load<u32>(mbuf, L.MBUF_DATA_LENGTH);
+  const held = first < HEAD ? first : HEAD;
+  const limit = room < L.IOV_MAX ? room : L.IOV_MAX;
+  if (held > bytes) return 0;
+  let pieces: u32 = 1;
+  let left = bytes - held;
+  let skip = held;
+  for (let segment = mbuf; segment != 0; segment = load<u32>(segment, L.MBUF_NEXT)) {
+    const part = load<u32>(segment, L.MBUF_DATA_LENGTH) - skip;
+    if (part > left) return 0;
+    if (part != 0) {
+      if (pieces >= limit) return 0;
+      putVector(vectors + pieces * VECTOR, base, load<u32>(segment, L.MBUF_DATA) + skip, part);
+      pieces++;
+    }
+    left -= part;
+    skip = 0;
+  }
+  if (left != 0) return 0;
+  const copied = chainHead(mbuf, held, header);
+  if (copied == 0) return 0;
+  putVector(vectors, base, header, copied);
+  return pieces;
+}
+
 /** See datapath.ts. */
 export function vnetTransmit(tx: u32, handles: u32, n: u32): u32 {
   const addresses = load<u32>(tx, L.VNET_TX_ADDRESSES);
@@ -92,6 +133,10 @@ export function vnetTransmit(tx: u32, handles: u32, n: u32): u32 {
   const maxFrame = load<u32>(tx, L.VNET_TX_MAX_FRAME_BYTES);
   const short = load<u32>(tx, L.VNET_TX_HEADER_BYTES) != HEADER;
   const limit = n < capacity ? n : capacity;
+  const counts = load<u32>(tx, L.VNET_TX_PIECES);
+  const base = load<u64>(tx, L.VNET_TX_BASE);
+  let vectors = load<u32>(tx, L.VNET_TX_VECTORS);
+  let room: u32 = short || vectors == 0 ? 0 : load<u32>(tx, L.VNET_TX_VECTOR_COUNT);
   let used: u32 = 0;
   for (let i: u32 = 0; i < limit; i++) {
     const mbuf = load<u32>(handles + (i << 2));
@@ -101,6 +146,7 @@ export function vnetTransmit(tx: u32, handles: u32, n: u32): u32 {
     if (bytes > (large ? LARGEST : maxFrame)) return i;
     let header: u32 = 0;
     let total: u32 = 0;
+    let pieces: u32 = 1;
     if (own(mbuf, flags)) {
       header = mbufToVnet(mbuf);
       if (header == 0) return i;
@@ -108,9 +154,22 @@ export function vnetTransmit(tx: u32, handles: u32, n: u32): u32 {
     } else {
       if (used + HEADER + TAG + bytes > gatherBytes) return i;
       header = gather + used;
-      total = chainToVnet(mbuf, header);
-      if (total == 0) return i;
-      used += (total + 63) & ~63;
+      if (room != 0 && bytes > WHOLE) {
+        const list = inPieces(mbuf, bytes, header, vectors, room, base);
+        if (list > 1) {
+          pieces = list;
+          used += (<u32>load<u64>(vectors, 8) + 63) & ~63;
+          header = vectors;
+          total = bytes + HEADER + ((flags & L.PACKET_FLAG_VLAN) != 0 ? TAG : 0);
+          vectors += list * VECTOR;
+          room -= list;
+        }
+      }
+      if (pieces == 1) {
+        total = chainToVnet(mbuf, header);
+        if (total == 0) return i;
+        used += (total + 63) & ~63;
+      }
     }
     if (short) {
       const first = load<u64>(header);
@@ -122,6 +181,7 @@ export function vnetTransmit(tx: u32, handles: u32, n: u32): u32 {
     }
     store<u32>(addresses + (i << 2), header);
     store<u32>(lengths + (i << 2), total);
+    if (counts != 0) store<u32>(counts + (i << 2), pieces);
   }
   return limit;
 }

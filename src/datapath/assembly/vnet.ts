@@ -11,6 +11,7 @@ import {
   udpBytes,
 } from './checksum';
 import { packetType } from './classify';
+import { copyBytes } from './copy';
 import { chainGather, frameGather } from './frame';
 import {
   FRAGMENT_ADDRESS,
@@ -55,7 +56,22 @@ import {
   VNET_RX_TCP_CHECKSUM,
   VNET_RX_UDP_CHECKSUM,
 } from './generated';
-import { family, fragment, IP_NONE, ipEnd, l3, l4, load16, missing, parse, PROTOCOL_TCP, PROTOCOL_UDP, protocol, store16 } from './headers';
+import {
+  family,
+  fragment,
+  IP_NONE,
+  ipEnd,
+  l3,
+  l4,
+  load16,
+  missing,
+  parse,
+  parseHead,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+  protocol,
+  store16,
+} from './headers';
 
 export const HEADER: u32 = 12;
 export const TAG: u32 = 4;
@@ -303,6 +319,19 @@ function describe(header: u32, packet: u32, bytes: u32, flags: u32, mss: u32, sh
   return true;
 }
 
+/** True when describe() needs no more of a packet of `bytes` bytes than the first `held`, which lie at `packet`. */
+function describedByHead(packet: u32, held: u32, bytes: u32, flags: u32, mss: u32): bool {
+  const large = (flags & (PACKET_FLAG_TX_TSO | PACKET_FLAG_RX_COALESCED)) != 0 && mss != 0;
+  const transport = (flags & (TX_CHECKSUMS | PACKET_FLAG_TX_TSO)) != 0;
+  if (!large && !transport && (flags & PACKET_FLAG_TX_IP_CHECKSUM) == 0) return true;
+  if (!parseHead(packet, held, bytes) || missing != 0) return false;
+  if (!large && !transport) return true;
+  if (ipEnd != bytes || l4 + 20 > held) return false;
+  const payload = payloadOffset(packet);
+  if (payload == 0 || payload > held) return false;
+  return protocol == PROTOCOL_TCP || udpBytes(packet + l4, ipEnd - l4) == ipEnd - l4;
+}
+
 /** Moves the MAC addresses 4 bytes down and puts the tag behind them. */
 function insertTag(packet: u32, tci: u32): void {
   const first = load<u64>(packet);
@@ -357,6 +386,20 @@ export function frameToVnet(frame: u32, destination: u32): u32 {
   if (bytes < 14) return 0;
   frameGather(frame, behindHead(destination, flags));
   return head(destination, bytes, flags, load<u32>(frame, FRAME_MSS), load<u32>(frame, FRAME_VLAN_TCI));
+}
+
+/** The same for a chain of mbufs of which only the first `held` bytes are copied, behind header and tag: returns the bytes that
+ *  then lie at `destination`. 0 also when header or checksum depend on more of the packet. */
+export function chainHead(mbuf: u32, held: u32, destination: u32): u32 {
+  const flags = load<u32>(mbuf, MBUF_FLAGS);
+  const bytes = load<u32>(mbuf, MBUF_PACKET_LENGTH);
+  const mss = load<u32>(mbuf, MBUF_MSS);
+  const packet = behindHead(destination, flags);
+  if (held < 14) return 0;
+  copyBytes(packet, load<u32>(mbuf, MBUF_DATA), held);
+  if (!describedByHead(packet, held, bytes, flags, mss)) return 0;
+  const total = head(destination, bytes, flags, mss, load<u32>(mbuf, MBUF_VLAN_TCI));
+  return total == 0 ? 0 : total - bytes + held;
 }
 
 /** The same for a chain of mbufs, which stays as it is. */

@@ -2,9 +2,9 @@
 import type { Lcore, RxBurst, TxBurst } from '../../ethdev/driver.js';
 import { add64 } from '../../memory/cells64.js';
 import { CAPTURE_STREAM } from '../../memory/layout-captures.js';
+import { WallClock } from '../../memory/os/clock.js';
 import { PACKET_DIRECTION } from '../../wire/pcap.js';
 import { CapturePacket } from '../capture-packet.js';
-import { WallClock } from '../wall-clock.js';
 import type { InnerQueue } from '../wrapped-port.js';
 
 const { buffer, capacity, used, packets, dropped } = CAPTURE_STREAM.at;
@@ -62,7 +62,7 @@ class Stream {
 
 export class CaptureRx implements RxBurst {
   readonly arm?: () => boolean;
-  readonly disarm?: () => void;
+  readonly disarm?: (ready?: (fd: number) => boolean) => void;
   readonly fds?: () => readonly number[];
   readonly #inner: RxBurst;
   readonly #u32: Uint32Array;
@@ -74,7 +74,7 @@ export class CaptureRx implements RxBurst {
     this.#u32 = lcore.arena.u32;
     this.#stream = new Stream(lcore, setup, PACKET_DIRECTION.INBOUND);
     if (inner.arm) this.arm = () => inner.arm!();
-    if (inner.disarm) this.disarm = () => inner.disarm!();
+    if (inner.disarm) this.disarm = (ready) => inner.disarm!(ready);
     if (inner.fds) this.fds = () => inner.fds!();
   }
 

@@ -86,16 +86,18 @@ export class NetvscRx implements RxBurst {
     return false;
   }
 
-  disarm(): void {
+  disarm(ready?: (fd: number) => boolean): void {
     const u32 = this.#u32;
     const port = this.#port;
     Atomics.store(u32, (port + armed) >>> 2, 0);
     const channel = u32[(port + queue) >>> 2]!;
     if (channel !== 0) this.#datapath.ringMask(channel);
     const event = u32[(port + eventFd) >>> 2]!;
-    if (event !== 0) drainEvent(event - 1);
+    if (event !== 0 && (ready === undefined || ready(event - 1))) drainEvent(event - 1);
     const device = u32[(port + interruptFd) >>> 2]!;
-    if (device !== 0 && takeWords(device - 1) !== NO_WORD) wakeSleepers(this.#lcore, this.#ports, this.#rxQueues);
+    // A word that came since then keeps the descriptor readable for the next sleep.
+    if (device === 0 || (ready !== undefined && !ready(device - 1))) return;
+    if (takeWords(device - 1) !== NO_WORD) wakeSleepers(this.#lcore, this.#ports, this.#rxQueues);
   }
 
   fds(): readonly number[] {

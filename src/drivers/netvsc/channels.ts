@@ -155,13 +155,14 @@ export class Channels implements NetvscSharing {
     if (this.started) wakeSleepers(this.#context, this.#ports, this.#rxQueues);
   }
 
-  /** After a stop: waits for sends in flight and reads what has come. */
+  /** Waits for sends in flight, and for the bursts to have taken what has come; after a stop this thread reads it. */
   async drained(limitMs: number): Promise<void> {
     await this.until(() => {
       for (let queue = 0; ; queue++) {
         const memory = this.#device.queue(queue);
         if (memory === undefined) return true;
         if (memory.outstanding > 0 || memory.backlog || this.#readable(queue)) return false;
+        if (this.started && this.#get(queue, 'stagedCount') > 0) return false;
       }
     }, limitMs);
   }

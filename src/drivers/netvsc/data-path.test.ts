@@ -102,10 +102,49 @@ test('14. packets that show the receive buffer, dropped or kept, come back; half
   const held = await feed(300);
   assert.equal(external(held), true);
   await rig.run(rig.port.stop());
-  await assert.rejects(rig.run(rig.port.setMtu(1400)), /receive buffer are still shown by received mbufs/);
+  rig.host.largestMtu = 9000;
+  await assert.rejects(rig.run(rig.port.setMtu(4000)), /receive buffer are still shown by received mbufs/);
   assert.deepEqual(rig.mbufs.read(held), frameTo(rig.port.mac, 300, 300));
   rig.mbufs.free(held);
-  await rig.run(rig.port.setMtu(1400));
+  await rig.run(rig.port.setMtu(4000));
+  assert.equal(rig.pool.available, rig.pool.count);
+});
+
+test('14. frames of one message: its section comes back with the last of them, however they are freed', async (t) => {
+  const rig = await started(t, { devargs: 'rx_extmbuf_enable=1,rx_copybreak=0' });
+  const frame = (seed: number) => frameTo(rig.port.mac, 100, seed);
+  /** Three frames in one section. */
+  const feed = async (section: number): Promise<number[]> => {
+    const message = Uint8Array.from(
+      [0, 1, 2].flatMap((i) => [...words(1, 144, 36, 100, 0, 0, 0, 0, 0, 0, 0), ...frame(i)]),
+    );
+    rig.host.transfer(section, message, 0);
+    const got: number[] = [];
+    await rig.until('all come', () => got.push(...rig.receive()) === 3);
+    for (const [i, mbuf] of got.entries()) assert.deepEqual(rig.mbufs.read(mbuf), frame(i));
+    return got;
+  };
+  const free = (list: readonly number[]) => {
+    for (const [i, mbuf] of list.entries()) rig.arena.u32[(rig.handles >>> 2) + i] = mbuf;
+    rig.datapath.mbufFree(rig.handles, list.length);
+    rig.frames(); // which completes
+    rig.host.step();
+    return rig.host.completed
+      .map(({ id }) => id)
+      .filter((id) => id >= 16)
+      .sort();
+  };
+  const [a, b, c] = [await feed(20), await feed(21), await feed(22)] as [number[], number[], number[]];
+  assert.deepEqual(free([a[0]!, b[0]!, a[1]!, b[1]!]), []);
+  assert.deepEqual(free([c[2]!, a[2]!]), [20]);
+  assert.deepEqual(free([c[1]!, b[2]!, c[0]!]), [20, 21, 22]);
+  // A packet that two hold is freed when the second one frees it.
+  const d = await feed(23);
+  assert.equal(rig.mbufs.references(d[1]!), 1);
+  rig.mbufs.reference(d[1]!);
+  assert.deepEqual(free(d), [20, 21, 22]);
+  assert.deepEqual(free([d[1]!]), [20, 21, 22, 23]);
+  assert.equal(rig.xstat('rx_q0_external_packets'), 12);
   assert.equal(rig.pool.available, rig.pool.count);
 });
 
@@ -338,6 +377,46 @@ test('chains both ways: scatter off drops long frames and counts them', async (t
     assert.equal(rig.xstat('rx_q0_too_long_packets'), 1);
     await rig.run(rig.port.stop());
   }
+});
+
+test('packets of 64 to 65,536 bytes, both ways, in chains of 1 KiB; what is longer is refused and counted', async (t) => {
+  const mtu = 65_521;
+  const rig = await fakeRig(t, {
+    receiveBytes: 2 << 20,
+    prepare: ({ host }) => {
+      host.suballocationBytes = 66_000;
+      host.answers.set('query 10106', (made, request) => {
+        made.complete(request, words(108, 1));
+        made.rndis(words(0x80000004, 28, request.requestId, 0, 4, 16, mtu));
+      });
+    },
+  });
+  await rig.run(rig.port.setMtu(mtu));
+  rig.pool = rig.createPool({ room: 128 + 1024, headroom: 128 });
+  await rig.start({ rxOffloads: RX_OFFLOAD.SCATTER, txOffloads: TX_OFFLOAD.MULTI_SEGS });
+  assert.equal(rig.port.info().maxRxPacketBytes, 65_536);
+  for (const bytes of [64, 1024, 1025, 9014, 65_535, 65_536]) {
+    const frame = frameTo(rig.port.mac, bytes, bytes & 0xff);
+    rig.host.frame(frame);
+    const got: number[] = [];
+    await rig.until(`${bytes} bytes come`, () => {
+      got.push(...rig.receive());
+      return got.length > 0;
+    });
+    assert.equal(rig.mbufs.segments(got[0]!), Math.ceil(bytes / 1024));
+    assert.deepEqual(rig.mbufs.read(got[0]!), frame);
+    rig.host.frames.length = 0;
+    assert.equal(rig.send(got), 1);
+    // A byte more than the largest MTU allows.
+    if (bytes === 65_536) break;
+    await rig.until(`${bytes} bytes go back`, () => rig.host.frames.length === 1);
+    assert.deepEqual(rig.host.frames[0], frame);
+  }
+  assert.equal(rig.send([rig.mbuf(frameTo(PEER, 64, 2))]), 1);
+  await rig.until('the next one goes', () => rig.host.frames.length === 1);
+  assert.equal(rig.host.frames[0]!.length, 64);
+  assert.equal(rig.xstat('tx_q0_refused_packets'), 1);
+  assert.equal(rig.port.stats().oerrors, 1);
 });
 
 test("checksum verdicts: good, bad, none and unknown, as the host's info says", async (t) => {

@@ -65,8 +65,9 @@ export class NetvscPort implements PortDriver {
   readonly #tx: (TxQueueSetup | undefined)[] = [];
   #started = false;
   #closed = false;
-  /** Channels that the host was asked for. */
+  /** Channels that the host was asked for, and that the configuration uses. */
   #asked = 1;
+  #queues = 1;
   #rss: Rss = { types: 0, key: MICROSOFT_KEY, table: [] };
   #receive: ReceiveFilter = { promiscuous: false, allMulticast: false };
   #macs: readonly string[] = [];
@@ -118,6 +119,7 @@ export class NetvscPort implements PortDriver {
       MAX_QUEUES,
       (queue) => this.#channels.port(queue),
       (queue) => this.#device.queueTotals(queue),
+      () => this.#device.stats(),
     );
   }
 
@@ -137,10 +139,11 @@ export class NetvscPort implements PortDriver {
     await this.#work(this.#device.setOffloads(hostOffloads(rxOffloads, txOffloads)));
     try {
       const settings = this.#settings(rss, rxQueues, queues);
-      if (queues !== this.#asked) {
-        await this.#reattach({ queues, rss: settings });
-        this.#asked = queues;
-      } else await this.#work(this.#device.setRss(settings));
+      // Channels that are there already are used, and left alone, without a reattach (facts/linux-guest.md 10.1 D6).
+      if (queues > this.#asked) await this.#reattach({ queues, rss: settings });
+      else await this.#work(this.#device.setRss(settings));
+      this.#device.useQueues(queues);
+      this.#queues = queues;
     } catch (error) {
       await this.#work(this.#device.setOffloads(offloadsBefore)).catch(() => {});
       throw error;
@@ -191,6 +194,12 @@ export class NetvscPort implements PortDriver {
     this.#channels.started = true;
   }
 
+  async drain(): Promise<void> {
+    if (this.#device.state !== 'running') return;
+    await this.#work(this.#device.setPacketFilter(0)).catch((error: Error) => this.#log(error.message));
+    await this.#channels.drained(DRAIN_MS);
+  }
+
   async stop(): Promise<void> {
     this.#started = false;
     this.#channels.started = false;
@@ -234,6 +243,7 @@ export class NetvscPort implements PortDriver {
 
   async setMtu(mtu: number): Promise<void> {
     const before = this.mtu;
+    if (this.#device.setMtu(mtu)) return;
     await this.#reattach({ mtu });
     const got = this.#found.mtu;
     if (got === mtu) return;
@@ -407,7 +417,9 @@ export class NetvscPort implements PortDriver {
       throw new PortError('EBUSY', this.#name, problem);
     }
     try {
-      await this.#work(this.#device.reattach(change));
+      const { queues = this.#queues } = change;
+      await this.#work(this.#device.reattach({ ...change, queues }));
+      this.#asked = queues;
     } finally {
       // A new opening knows nothing of the address that the last one had.
       if (this.#device.state === 'running' && this.mac !== this.#found.mac)
@@ -464,6 +476,12 @@ export class NetvscPort implements PortDriver {
     else if (event.type === 'send-table') this.onEvent?.({ type: 'transmit-table' });
     else if (event.type === 'offloads') this.onEvent?.({ type: 'offloads' });
     else if (event.type === 'failed') this.onEvent?.({ type: 'removed', reason: event.reason });
+    else if (event.type === 'missing-queues') {
+      this.#log(`${event.opened} of ${event.granted} subchannels that the host granted are there: ${event.reason}`);
+    } else if (event.type === 'send-timeout') {
+      const { queue, outstanding, ms } = event;
+      this.#log(`tx channel ${queue}: the host has completed none of ${outstanding} sends for ${ms} ms`);
+    }
   }
 
   #log(line: string): void {

@@ -2,12 +2,12 @@
 // GUEST_PORT, what the channel did in the GUEST_QUEUE. Names are DPDK's (facts/dpdk.md 2.8), then ours.
 import type { BasicStats, QueueStats } from '../../ethdev/types.js';
 import type { Arena } from '../../memory/arena.js';
+import { read64 } from '../../memory/cells64.js';
 import { GUEST_PORT, PACKET_KINDS } from '../../memory/layout.js';
 
 type Counters = Readonly<Record<string, number>>;
 
 const PORT_COUNTERS = Object.entries(GUEST_PORT.types).flatMap(([name, type]) => (type === 'u64' ? [name] : []));
-const HIGH = 2 ** 32;
 
 /** Frames that were received and thrown away: what was wrong with them. */
 const RX_FAULTS = [
@@ -30,6 +30,7 @@ const RX_MORE: readonly (readonly [name: string, counter: string])[] = [
   ['checksum_good_packets', 'rxChecksumGood'],
   ['checksum_bad_packets', 'rxChecksumBad'],
   ['coalesced_packets', 'rxCoalesced'],
+  ['coalesced_fragments', 'rxCoalescedFragments'],
   ['external_packets', 'rxLent'],
   ['vlan_packets', 'rxVlan'],
 ];
@@ -40,26 +41,65 @@ const TX_MORE: readonly (readonly [name: string, counter: string])[] = [
   ['copied_packets', 'txCopied'],
   ['direct_packets', 'txDirect'],
   ['no_section', 'txNoSection'],
+  ['busy', 'txBusy'],
+  ['stops', 'txStops'],
+  ['wakes', 'txWakes'],
   ['unknown_completions', 'txUnknownTransaction'],
   ['software_checksum_packets', 'txSoftwareChecksum'],
   ['tso_packets', 'txLso'],
   ['vlan_packets', 'txVlan'],
 ];
 
+/** What has a name of DPDK's in the list of a queue, and a better one in the list of all. */
+const TOTALS_MORE: readonly (readonly [name: string, counter: string])[] = [
+  ['tx_no_slot', 'txNoSlot'],
+  ['tx_channel_full', 'ringFull'],
+  ['rx_completions_delayed', 'rxCompletionsDelayed'],
+];
+
+/** Of the device, not of a queue. */
+const DEVICE: readonly (readonly [name: string, counter: string])[] = [
+  ['attaches', 'attaches'],
+  ['failures', 'failures'],
+  ['interrupts', 'interrupts'],
+  ['link_changes', 'linkChanges'],
+  ['keepalives', 'keepalives'],
+  ['resets', 'resets'],
+  ['indications', 'indications'],
+  ['bad_indications', 'badIndications'],
+  ['bad_host_messages', 'badHostMessages'],
+  ['request_timeouts', 'requestTimeouts'],
+  ['unexpected_replies', 'unexpectedReplies'],
+  ['mismatched_replies', 'mismatchedReplies'],
+  ['answers_dropped', 'answersDropped'],
+  ['send_timeouts', 'sendTimeouts'],
+  ['missing_queues', 'missingQueues'],
+];
+
 export class PortStatistics {
   readonly #arena: Arena;
   readonly #port: (queue: number) => number;
   readonly #channel: (queue: number) => Counters;
+  readonly #device: () => Counters;
   readonly #queues: number;
   /** What the counters were at the last reset. */
   #before: Counters[] = [];
+  #deviceBefore: Counters = {};
 
-  /** `port`: address of a queue's GUEST_PORT; `channel`: counters of its channel over all openings, empty when it has none. */
-  constructor(arena: Arena, queues: number, port: (queue: number) => number, channel: (queue: number) => Counters) {
+  /** `port`: address of a queue's GUEST_PORT; `channel`: counters of its channel over all openings, empty when it has none; `device`:
+   *  those that belong to no queue. */
+  constructor(
+    arena: Arena,
+    queues: number,
+    port: (queue: number) => number,
+    channel: (queue: number) => Counters,
+    device: () => Counters,
+  ) {
     this.#arena = arena;
     this.#queues = queues;
     this.#port = port;
     this.#channel = channel;
+    this.#device = device;
   }
 
   basic(): BasicStats {
@@ -81,7 +121,8 @@ export class PortStatistics {
     };
   }
 
-  /** Tx queues, then rx queues. Two of DPDK's names have a space. */
+  /** Tx queues, rx queues, totals of all queues that ever were ("tx_", "rx_"), then the device ("device_"). Two of DPDK's names
+   *  have a space. */
   extended(rxQueues: number, txQueues: number): [name: string, value: number][] {
     const list: [string, number][] = [];
     for (let queue = 0; queue < txQueues; queue++) {
@@ -100,12 +141,19 @@ export class PortStatistics {
       list.push(...rx.filter(([name]) => name !== `rx_q${queue}_errors`));
       list.push(...named(`rx_q${queue}_`, RX_MORE, counters));
     }
+    const all: Record<string, number> = {};
+    for (let queue = 0; queue < this.#queues; queue++) {
+      for (const [name, value] of Object.entries(this.#counters(queue))) all[name] = (all[name] ?? 0) + value;
+    }
+    list.push(...named('tx_', TX_MORE, all), ...named('rx_', RX_MORE, all), ...named('', TOTALS_MORE, all));
+    list.push(...named('device_', DEVICE, since(this.#device(), this.#deviceBefore)));
     return list;
   }
 
   reset(): void {
     this.#before = [];
     this.#before = Array.from({ length: this.#queues }, (_, queue) => this.#counters(queue));
+    this.#deviceBefore = this.#device();
   }
 
   #counters(queue: number): Counters {
@@ -113,16 +161,17 @@ export class PortStatistics {
     const port = this.#port(queue);
     for (const name of PORT_COUNTERS) {
       const at = (port + GUEST_PORT.at[name as keyof typeof GUEST_PORT.at]) >>> 2;
-      now[name] = this.#arena.u32[at]! + this.#arena.u32[at + 1]! * HIGH;
+      now[name] = read64(this.#arena.u32, at);
     }
-    const before = this.#before[queue];
-    if (before) for (const name of Object.keys(now)) now[name]! -= before[name] ?? 0;
-    return now;
+    return since(now, this.#before[queue] ?? {});
   }
 }
 
 const add = (counters: Counters, names: readonly string[]) =>
   names.reduce((total, name) => total + (counters[name] ?? 0), 0);
+
+const since = (now: Counters, before: Counters): Counters =>
+  Object.fromEntries(Object.entries(now).map(([name, value]) => [name, value - (before[name] ?? 0)]));
 
 const named = (prefix: string, list: typeof RX_MORE, counters: Counters): [string, number][] =>
   list.map(([name, counter]) => [`${prefix}${name}`, counters[counter] ?? 0]);

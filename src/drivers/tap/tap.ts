@@ -17,18 +17,21 @@ import { OsError } from '../../memory/os/libc.js';
 import { isInterfaceName } from '../../memory/os/netlink.js';
 import {
   drainTap,
+  loadFirstQueueProgram,
   openTap,
   openTapNetwork,
   setTapCarrier,
   setTapOffload,
   setTapPersistent,
+  setTapSteering,
   TAP_OFFLOAD,
   type Tap,
+  tapHolds,
   tapName,
 } from '../../memory/os/tap.js';
 import { parseMac } from '../../wire/address-text.js';
 import { InterfacePort, LARGE_BYTES, portError, releaseAll, VNET_OFFLOADS, vnetOptions } from '../interface-port.js';
-import { usualInfo } from '../virtual-port.js';
+import { QUEUES_MAX, usualInfo } from '../virtual-port.js';
 import { reserveVnetTx, type VnetTxDescription } from '../vnet-tx.js';
 import { LANDING_AREA_BYTES, openTapTx, TapRx, type TapRxDescription } from './bursts.js';
 
@@ -40,6 +43,10 @@ let fixedCount = 0;
 class TapPort extends InterfacePort implements PortDriver {
   /** By queue. The first one holds the interface from probe to close. */
   readonly #fds: number[] = [];
+  /** Queues that the kernel may use, if fewer than were configured. */
+  #limit = QUEUES_MAX;
+  /** Program that gathers, -1 = none. */
+  #gathering = -1;
   readonly #multiQueue: boolean;
   readonly #persistent: boolean;
   /** Of the rx queues, 0 = none. */
@@ -88,19 +95,17 @@ class TapPort extends InterfacePort implements PortDriver {
   override async configure(config: FullConfig): Promise<void> {
     const { rxQueues, txQueues, rxOffloads } = config;
     const { arena } = this.context;
-    const { name } = this.interface;
-    const wanted = Math.max(1, rxQueues);
+    const wanted = Math.max(1, Math.min(this.#limit, rxQueues));
     const scattered = (rxOffloads & (RX_OFFLOAD.SCATTER | RX_OFFLOAD.TCP_LRO)) !== 0;
     const more: number[] = [];
     const landings: number[] = [];
     const txCells: number[] = [];
     try {
-      while (this.#fds.length + more.length < wanted)
-        more.push(this.inNetwork(() => openTap(name, { multiQueue: true })).fd);
+      while (this.#fds.length + more.length < wanted) more.push(this.#openMore());
       for (let queue = 0; queue < rxQueues; queue++)
         landings.push(scattered ? arena.reserve(`${this.device} ${queue} rx`, LANDING_AREA_BYTES) : 0);
       for (let queue = 0; queue < txQueues; queue++)
-        txCells.push(reserveVnetTx(this.context, `${this.device} ${queue}`, VNET_HEADER_BYTES, this.mtu));
+        txCells.push(reserveVnetTx(this.context, `${this.device} ${queue}`, VNET_HEADER_BYTES, this.mtu, true));
     } catch (error) {
       for (const fd of more) closeSync(fd);
       releaseAll(arena, [...landings, ...txCells]);
@@ -144,6 +149,7 @@ class TapPort extends InterfacePort implements PortDriver {
   override async close(): Promise<void> {
     if (!this.#persistent) setCarrier(this.#fds[0]!, false);
     for (const fd of this.#fds.splice(0)) closeSync(fd);
+    if (this.#gathering >= 0) closeSync(this.#gathering);
     this.#release();
     await super.close();
   }
@@ -154,7 +160,7 @@ class TapPort extends InterfacePort implements PortDriver {
     const options = vnetOptions(this.config!.rxOffloads);
     const direct = room > LARGE_BYTES && pool.headroom >= VNET_HEADER_BYTES;
     return {
-      ...{ fd: this.#fds[queue]!, counters: this.rxCounters(queue), pool: pool.address, options },
+      ...{ fd: this.#fds[queue] ?? -1, counters: this.rxCounters(queue), pool: pool.address, options },
       landing: direct ? 0 : this.#landings[queue]!,
     };
   }
@@ -226,6 +232,12 @@ class TapPort extends InterfacePort implements PortDriver {
       set onChange(call) {
         port.onInterface = call;
       },
+      get network() {
+        return port.network;
+      },
+      setQueues: (count) => attempt(`${count} queues`, () => this.#setQueues(count)),
+      gather: (on) => this.#gather(on),
+      holds: (first) => this.#fds.slice(first).some(tapHolds),
       setCarrier: (up) => setCarrier(this.#fds[0]!, up),
       setOffloads: (bits) => attempt('offloads', () => setTapOffload(this.#fds[0]!, bits)),
       setGsoLimit: (bytes, segments) => this.change('GSO limit', (found) => found.setGsoLimit(bytes, segments)),
@@ -233,6 +245,30 @@ class TapPort extends InterfacePort implements PortDriver {
       setMtu: (mtu) => this.change('MTU', (found) => found.setMtu(mtu)),
       setMac: (mac) => this.changeMac(parseMac(mac)!),
     };
+  }
+
+  #openMore(): number {
+    const { name } = this.interface;
+    return this.inNetwork(() => openTap(name, { multiQueue: true })).fd;
+  }
+
+  #setQueues(count: number): void {
+    this.#limit = Math.max(1, count);
+    if (this.config === undefined) return;
+    const wanted = Math.min(this.#limit, Math.max(1, this.config.rxQueues));
+    while (this.#fds.length < wanted) this.#fds.push(this.#openMore());
+    for (const fd of this.#fds.splice(wanted)) closeSync(fd);
+  }
+
+  #gather(on: boolean): boolean {
+    try {
+      if (on && this.#gathering < 0) this.#gathering = loadFirstQueueProgram();
+      setTapSteering(this.#fds[0]!, on ? this.#gathering : -1);
+      return true;
+    } catch (error) {
+      if (error instanceof OsError) return false; // no bpf(2), or not allowed
+      throw error;
+    }
   }
 
   #release(): void {

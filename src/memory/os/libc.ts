@@ -3,6 +3,7 @@
 // (facts/performance.md 6, pitfall 2).
 import { constants as osConstants } from 'node:os';
 import koffi from 'koffi';
+import { IOV_MAX } from '../layout-sockets.js';
 
 // By no name: the functions that the process itself calls, thus those of a preloaded library before the C library's
 // (apps/run/). Looked up once each, at the declaration.
@@ -66,7 +67,7 @@ type VectorCall = (fd: number, vector: bigint, count: number) => number;
 /** read(2) and write(2) that allocate nothing: an address above 2^31 as an argument is a new heap number at every call, so
  *  address and length go through memory. One per thread is enough; it is never freed. */
 export class PacketCalls {
-  readonly #memory = allocateOffHeap(16); // struct iovec
+  readonly #memory = allocateOffHeap(IOV_MAX * 16); // struct iovec
   readonly #vector = BigInt(this.#memory.address);
   readonly #words = new Uint32Array(this.#memory.buffer);
 
@@ -84,6 +85,12 @@ export class PacketCalls {
     this.#words[1] = address / 4294967296;
     this.#words[2] = bytes;
     return orError(writevCall(fd, this.#vector, 1));
+  }
+
+  /** The same of `count` pieces, at most IOV_MAX: their struct iovec as words, from place `at` of `list` on. */
+  writePieces(fd: number, list: Uint32Array, at: number, count: number): number {
+    for (let i = 0; i < count * 4; i++) this.#words[i] = list[at + i]!;
+    return orError(writevCall(fd, this.#vector, count));
   }
 }
 

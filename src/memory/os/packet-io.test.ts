@@ -43,6 +43,8 @@ const modes: [TapMode, string | false][] = [
   ['readwrite', skip],
 ];
 
+const reasonOf = (mode: TapMode) => modes.find(([name]) => name === mode)![1];
+
 /** Frame number `n`: the number and a pattern, of a length that depends on it. */
 function frame(n: number): Uint8Array {
   const bytes = new Uint8Array(60 + ((n * 37) % 1400)).map((_, i) => (i * 7 + n) & 0xff);
@@ -327,6 +329,81 @@ for (const [mode, reason] of modes) {
     });
   });
 }
+
+for (const [mode, reason] of modes) {
+  test(`${mode}: packets in pieces go out whole, in order with the others`, { skip: reason }, () => {
+    withRig(mode, 8, ({ arena, addresses, io, tap }) => {
+      const count = 20;
+      const lengths = new Int32Array(count);
+      const pieces = new Int32Array(count);
+      const at = new Int32Array(count);
+      const vectors = arena.reserve('vectors', count * ROOM);
+      const views = new DataView(arena.u8.buffer);
+      for (let n = 0; n < count; n++) {
+        const bytes = new Uint8Array(TAP_HEADER_BYTES + frame(n).length);
+        bytes.set(frame(n), TAP_HEADER_BYTES);
+        arena.u8.set(bytes, addresses[n]!);
+        lengths[n] = bytes.length;
+        pieces[n] = (n * 7) % 5 === 0 ? 1 : 2 + ((n * 7) % 5);
+        at[n] = addresses[n]!;
+        if (pieces[n] === 1) continue;
+        // All but the last one have a few bytes.
+        at[n] = vectors + n * ROOM;
+        for (let piece = 0, from = 0; piece < pieces[n]!; piece++) {
+          const part = piece === pieces[n]! - 1 ? bytes.length - from : 5 + piece;
+          views.setBigUint64(at[n]! + piece * 16, arena.baseAddress() + BigInt(addresses[n]! + from), true);
+          views.setBigUint64(at[n]! + piece * 16 + 8, BigInt(part), true);
+          from += part;
+        }
+      }
+      assert.equal(io.write(at, lengths, count, pieces), count);
+      assert.equal(io.writeErrors, 0);
+      assert.deepEqual(
+        receiveFrames(tap, TYPE),
+        Array.from({ length: count }, (_, n) => frame(n)),
+      );
+    });
+  });
+}
+
+test('a ring without RWF_NOWAIT: the rest, in pieces or not, goes out by writev(2)', {
+  skip: reasonOf('uring'),
+}, () => {
+  const real = new Uring(8);
+  const ring: PacketRing = {
+    entries: real.entries,
+    results: real.results,
+    prepare: (index, operation, fd, address, bytes, flags) => real.prepare(index, operation, fd, address, bytes, flags),
+    submit: (count) => void real.results.fill(-95, 0, count), // EOPNOTSUPP
+  };
+  try {
+    withRig(
+      'uring',
+      8,
+      ({ arena, addresses, io, tap }) => {
+        const bytes = new Uint8Array(TAP_HEADER_BYTES + frame(3).length);
+        bytes.set(frame(3), TAP_HEADER_BYTES);
+        for (const address of [addresses[0]!, addresses[1]!]) arena.u8.set(bytes, address);
+        const vectors = arena.reserve('vectors', 64);
+        const views = new DataView(arena.u8.buffer);
+        for (const [i, [from, part]] of [
+          [0, 20],
+          [20, bytes.length - 20],
+        ].entries()) {
+          views.setBigUint64(vectors + i * 16, arena.baseAddress() + BigInt(addresses[1]! + from!), true);
+          views.setBigUint64(vectors + i * 16 + 8, BigInt(part!), true);
+        }
+        const lengths = new Int32Array(2).fill(bytes.length);
+        assert.equal(io.write(Int32Array.of(addresses[0]!, vectors), lengths, 2, Int32Array.of(1, 2)), 2);
+        assert.equal(io.mode, 'readwrite');
+        assert.deepEqual(receiveFrames(tap, TYPE), [frame(3), frame(3)]);
+      },
+      ring,
+    );
+  } finally {
+    real.close();
+  }
+});
 
 test('offloads are set at any time', { skip }, () => {
   const tap = openTestTap();

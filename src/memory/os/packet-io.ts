@@ -46,6 +46,8 @@ export class TapIo {
   readonly #fd: number;
   readonly #batch: number;
   readonly #keepWhenDown: boolean;
+  /** Stands for: every packet is one piece. */
+  readonly #single = new Int32Array(0);
   #uring: PacketRing | undefined;
   #own: Uring | undefined;
   /** Reads to try first: about what the last time brought, for one too many costs half as much as a packet. */
@@ -92,10 +94,13 @@ export class TapIo {
   }
 
   /** Writes packets in order: `lengths[i]` bytes, header included, at arena address addresses[i]. Returns how many were taken;
-   *  one that the kernel refuses counts as taken and in writeErrors. Less than `count`: the kernel's queue is full. */
-  write(addresses: Int32Array, lengths: Int32Array, count: number): number {
+   *  one that the kernel refuses counts as taken and in writeErrors. Less than `count`: the kernel's queue is full.
+   *  `pieces[i]` other than 1 (at most IOV_MAX): at addresses[i] is a list of so many struct iovec, which make up the packet. */
+  write(addresses: Int32Array, lengths: Int32Array, count: number, pieces: Int32Array = this.#single): number {
     const uring = this.#uring;
-    return uring ? this.#writeRing(uring, addresses, lengths, count) : this.#writePlain(addresses, lengths, 0, count);
+    return uring
+      ? this.#writeRing(uring, addresses, lengths, pieces, count)
+      : this.#writePlain(addresses, lengths, pieces, 0, count);
   }
 
   /** Frees the ring. Leaves the descriptor open. */
@@ -158,18 +163,23 @@ export class TapIo {
     this.lengths[to] = length;
   }
 
-  #writePlain(addresses: Int32Array, lengths: Int32Array, from: number, count: number): number {
+  #writePlain(addresses: Int32Array, lengths: Int32Array, pieces: Int32Array, from: number, count: number): number {
     const base = this.#base;
     const fd = this.#fd;
     for (let i = from; i < count; i++) {
-      const written = packetCalls.write(fd, base + (addresses[i]! >>> 0), lengths[i]!);
+      const address = addresses[i]! >>> 0;
+      const parts = pieces === this.#single ? 1 : pieces[i]!;
+      const written =
+        parts === 1
+          ? packetCalls.write(fd, base + address, lengths[i]!)
+          : packetCalls.writePieces(fd, this.#arena.u32, address >>> 2, parts);
       if (this.#keeps(written)) return i;
       if (written < 0) this.#refused(written);
     }
     return count;
   }
 
-  #writeRing(uring: PacketRing, addresses: Int32Array, lengths: Int32Array, count: number): number {
+  #writeRing(uring: PacketRing, addresses: Int32Array, lengths: Int32Array, pieces: Int32Array, count: number): number {
     const { results } = uring;
     const base = this.#base;
     const fd = this.#fd;
@@ -178,12 +188,15 @@ export class TapIo {
     while (done < count) {
       const ask = Math.min(count - done, batch);
       for (let i = 0; i < ask; i++) {
-        uring.prepare(i, URING_OP.WRITE, fd, base + (addresses[done + i]! >>> 0), lengths[done + i]!, RWF_NOWAIT);
+        const address = base + (addresses[done + i]! >>> 0);
+        const parts = pieces === this.#single ? 1 : pieces[done + i]!;
+        if (parts === 1) uring.prepare(i, URING_OP.WRITE, fd, address, lengths[done + i]!, RWF_NOWAIT);
+        else uring.prepare(i, URING_OP.WRITEV, fd, address, parts, RWF_NOWAIT);
       }
       uring.submit(ask);
       if (results[0] === -EOPNOTSUPP) {
         this.close();
-        return this.#writePlain(addresses, lengths, done, count);
+        return this.#writePlain(addresses, lengths, pieces, done, count);
       }
       let taken = ask;
       while (taken > 0 && this.#keeps(results[taken - 1]!)) taken--;

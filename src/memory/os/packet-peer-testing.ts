@@ -14,7 +14,15 @@ import {
 } from './libc.js';
 import { interfaceIndex, NetworkInterface } from './netlink.js';
 import { createNetwork, inNetwork } from './netns.js';
-import { bindPacketSocket, ignoreOutgoing, openPacketSocket, PACKET_PROTOCOL } from './packet-socket.js';
+import {
+  bindPacketSocket,
+  ignoreOutgoing,
+  openPacketSocket,
+  PACKET_HEADER_BYTES,
+  PACKET_PROTOCOL,
+  setSendBuffer,
+  useVnetHeader,
+} from './packet-socket.js';
 import { PollSet } from './poll.js';
 
 const SOL_SOCKET = 1;
@@ -115,9 +123,13 @@ export class PacketPeer {
   readonly #memory = allocateOffHeap(FRAME_AT + FRAME_BYTES);
   readonly #view = new DataView(this.#memory.buffer);
   readonly #polls = new PollSet(1);
+  /** Bytes in front of a received frame. */
+  readonly #header: number;
 
-  /** In the calling thread's namespace. `protocol`: Ethernet type that it sees. */
-  constructor(name: string, protocol: number = PACKET_PROTOCOL.ALL) {
+  /** In the calling thread's namespace. `protocol`: Ethernet type that it sees. `vnetHeader`: what it receives comes behind a
+   *  virtio_net_hdr of 10 bytes, as the kernel describes it (offsets without the tag); it sends nothing then. */
+  constructor(name: string, protocol: number = PACKET_PROTOCOL.ALL, vnetHeader = false) {
+    this.#header = vnetHeader ? PACKET_HEADER_BYTES : 0;
     const index = interfaceIndex(name);
     this.#fd = openPacketSocket();
     ignoreOutgoing(this.#fd);
@@ -125,6 +137,8 @@ export class PacketPeer {
     setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, scratch.address, 4);
     scratchView.setInt32(0, 1, true);
     check(setsockopt(this.#fd, SOL_PACKET, PACKET_AUXDATA, scratch.address, 4), 'setsockopt(PACKET_AUXDATA)', name);
+    setSendBuffer(this.#fd, RECEIVE_BYTES);
+    if (vnetHeader) useVnetHeader(this.#fd);
     bindPacketSocket(this.#fd, index, protocol);
     this.#polls.add(this.#fd);
     const at = BigInt(this.#memory.address);
@@ -170,10 +184,11 @@ export class PacketPeer {
     const auxiliary = CONTROL_AT + 16;
     if (!told || (this.#view.getUint32(auxiliary, true) & STATUS_VLAN) === 0) return frame.slice();
     const [tci, tpid] = [this.#view.getUint16(auxiliary + 16, true), this.#view.getUint16(auxiliary + 18, true)];
-    return Uint8Array.of(
-      ...frame.subarray(0, 12),
+    const type = this.#header + 12;
+    return Uint8Array.from([
+      ...frame.subarray(0, type),
       ...[tpid >> 8, tpid & 255, tci >> 8, tci & 255],
-      ...frame.subarray(12),
-    );
+      ...frame.subarray(type),
+    ]);
   }
 }

@@ -1,5 +1,5 @@
 // Threads and processes: affinity, liveness, locks that a dead process gives back.
-import { check, declare, ERRNO, OsError, orError, scratch, scratchBytes } from './libc.js';
+import { check, declare, ERRNO, OsError, orError, scratch, scratchBytes, scratchView } from './libc.js';
 
 const PR_SET_PDEATHSIG = 1;
 const LOCK_EX = 2;
@@ -11,13 +11,15 @@ const gettidCall = declare('int gettid()');
 const prctl = declare('int prctl(int option, uint64 a, uint64 b, uint64 c, uint64 d)');
 const flockCall = declare('int flock(int fd, int operation)');
 const setaffinity = declare('int sched_setaffinity(int thread, uint64 bytes, uint64 mask)');
+const schedSet = declare('int64 syscall(int64 number, int64 thread, uint64 attributes, int64 flags)');
+const schedGet = declare('int64 syscall(int64 number, int64 thread, uint64 attributes, int64 bytes, int64 flags)');
 const getaffinity = declare('int sched_getaffinity(int thread, uint64 bytes, uint64 mask)');
 
 /** Kernel id of the calling thread. */
 export const threadId = (): number => gettidCall();
 
-/** Lets the calling thread run on these CPUs only. Throws RangeError or OsError (EINVAL: none of them is there). */
-export function setAffinity(cpus: readonly number[]): void {
+/** Lets a thread, the calling one by default, run on these CPUs only. Throws RangeError or OsError (EINVAL: none of them is there). */
+export function setAffinity(cpus: readonly number[], thread = 0): void {
   const mask = scratchBytes.subarray(0, CPUS_MAX / 8);
   mask.fill(0);
   for (const cpu of cpus) {
@@ -26,7 +28,7 @@ export function setAffinity(cpus: readonly number[]): void {
     }
     mask[cpu >> 3]! |= 1 << (cpu & 7);
   }
-  check(setaffinity(0, mask.length, scratch.address), 'sched_setaffinity', `to CPUs ${cpus.join(',')}`);
+  check(setaffinity(thread, mask.length, scratch.address), 'sched_setaffinity', `to CPUs ${cpus.join(',')}`);
 }
 
 /** CPUs that the calling thread may run on. */
@@ -37,6 +39,29 @@ export function affinity(): number[] {
   const cpus: number[] = [];
   for (let cpu = 0; cpu < CPUS_MAX; cpu++) if ((mask[cpu >> 3]! >> (cpu & 7)) & 1) cpus.push(cpu);
   return cpus;
+}
+
+/** sched_setattr(2), sched_getattr(2) by number: glibc has no functions for them. */
+const SCHED_CALLS: Readonly<Record<string, readonly [set: number, get: number]>> = {
+  x64: [314, 315],
+  arm64: [274, 275],
+};
+const SCHED_OTHER = 0;
+// struct sched_attr.
+const SCHED_ATTR_BYTES = 48;
+const SCHED_RUNTIME_AT = 24;
+
+/** Asks the scheduler to give the calling thread its time in slices of `us` microseconds (100 to 100,000): one that sleeps most
+ *  of the time then gets a CPU when it is woken, not when others have used up their slices. Takes no right and no more of the
+ *  CPU. False: not on this architecture, or this thread has a policy of its own. Kernels before 6.12 take no notice. */
+export function setTimeSlice(us: number): boolean {
+  const [set, get] = SCHED_CALLS[process.arch] ?? [];
+  if (set === undefined || get === undefined) return false;
+  scratchBytes.fill(0, 0, SCHED_ATTR_BYTES);
+  if (schedGet(get, 0, scratch.address, SCHED_ATTR_BYTES, 0) < 0) return false;
+  if (scratchView.getUint32(4, true) !== SCHED_OTHER) return false;
+  scratchView.setBigUint64(SCHED_RUNTIME_AT, BigInt(us) * 1000n, true);
+  return schedSet(set, 0, scratch.address, 0) >= 0;
 }
 
 /** True while a process of that number runs, whoever it belongs to. */

@@ -1,8 +1,9 @@
 // TAP interfaces: packets of the kernel's network stack as reads and writes, each behind a virtio_net_hdr that says which
 // checksums and segmentations are still to be done (linux/if_tun.h).
 import { closeSync, constants, openSync } from 'node:fs';
-import { declare, ERRNO, ioctl, OsError, orError, readTo, scratch, scratchBytes, scratchView } from './libc.js';
+import { check, declare, ERRNO, ioctl, OsError, orError, readTo, scratch, scratchBytes, scratchView } from './libc.js';
 import { isInterfaceName } from './netlink.js';
+import { POLL, PollSet } from './poll.js';
 
 const TUNSETIFF = 0x400454ca;
 const TUNSETPERSIST = 0x400454cb;
@@ -11,6 +12,7 @@ const TUNSETVNETHDRSZ = 0x400454d8;
 const TUNGETIFF = 0x800454d2;
 const TUNSETCARRIER = 0x400454e2;
 const TUNGETDEVNETNS = 0x54e3;
+const TUNSETSTEERINGEBPF = 0x800454e0;
 const IFF_TAP = 0x0002;
 const IFF_MULTI_QUEUE = 0x0100;
 const IFF_NO_PI = 0x1000;
@@ -19,6 +21,13 @@ const IFREQ_BYTES = 40;
 /** Packets that a queue may hold, and more. */
 const DRAIN_MAX = 10_000;
 
+const BPF_CALL: Readonly<Record<string, number>> = { x64: 321, arm64: 280 };
+const BPF_PROG_LOAD = 5;
+const BPF_SOCKET_FILTER = 1;
+/** Where the attributes of the call lie in scratch memory, behind program and license. */
+const BPF_ATTRIBUTES = 64;
+
+const syscall = declare('int64 syscall(int64 number, int64 a, uint64 b, uint64 c)');
 const ioctlCall = declare('int ioctl(int fd, uint64 request, uint64 argument)');
 
 /** Bytes of the header in front of every packet: virtio_net_hdr_v1, whose num_buffers field at 10 the kernel writes as 0 and ignores. */
@@ -94,6 +103,39 @@ export function tapName(fd: number): string | undefined {
 /** Descriptor of the network namespace in which the interface is now; the caller closes it. Throws OsError. */
 export const openTapNetwork = (fd: number): number =>
   ioctl(fd, TUNGETDEVNETNS, 0, 'ioctl(TUNGETDEVNETNS)', `descriptor ${fd}`);
+
+/** Leaves the choice of the queue for what the kernel sends to an eBPF program, -1 = to the kernel. Throws OsError. */
+export function setTapSteering(fd: number, program: number): void {
+  scratchView.setInt32(0, program, true);
+  ioctl(fd, TUNSETSTEERINGEBPF, scratch.address, 'ioctl(TUNSETSTEERINGEBPF)', `program ${program}`);
+}
+
+/** Descriptor of an eBPF program for setTapSteering that always chooses queue 0; the caller closes it. Throws OsError (EPERM). */
+export function loadFirstQueueProgram(): number {
+  const number = BPF_CALL[process.arch];
+  if (number === undefined) throw new OsError('bpf', ERRNO.ENOSYS!, process.arch);
+  const { address } = scratch;
+  scratchBytes.fill(0, 0, BPF_ATTRIBUTES + 64);
+  scratchView.setBigUint64(0, 0xb7n, true); // r0 = 0
+  scratchView.setBigUint64(8, 0x95n, true); // exit
+  scratchBytes.set(Buffer.from('MIT\0'), 16);
+  scratchView.setUint32(BPF_ATTRIBUTES, BPF_SOCKET_FILTER, true);
+  scratchView.setUint32(BPF_ATTRIBUTES + 4, 2, true);
+  scratchView.setBigUint64(BPF_ATTRIBUTES + 8, BigInt(address), true);
+  scratchView.setBigUint64(BPF_ATTRIBUTES + 16, BigInt(address + 16), true);
+  return check(syscall(number, BPF_PROG_LOAD, address + BPF_ATTRIBUTES, 48), 'bpf(BPF_PROG_LOAD)', 'for a TAP');
+}
+
+/** Packets wait in a queue. */
+export function tapHolds(fd: number): boolean {
+  const polls = new PollSet(1);
+  try {
+    polls.add(fd);
+    return polls.wait(0) > 0 && (polls.revents(fd) & POLL.IN) !== 0;
+  } finally {
+    polls.close();
+  }
+}
 
 /** Throws away what waits in a queue. */
 export function drainTap(fd: number): void {

@@ -20,7 +20,8 @@ const PARAMS = { entries: 0, completions: 1, flags: 2, features: 5, submission: 
 const SUBMISSION = { tail: 1, mask: 2, array: 6 } as const;
 const COMPLETION = { head: 0, tail: 1, mask: 2, cqes: 5 } as const;
 
-export const URING_OP = { READ: 22, WRITE: 23 } as const;
+/** WRITEV: address and number of struct iovec in place of address and bytes. */
+export const URING_OP = { WRITEV: 2, READ: 22, WRITE: 23 } as const;
 /** Read or write flag (preadv2(2)): -EAGAIN rather than waiting, and rather than completing out of order later. */
 export const RWF_NOWAIT = 8;
 
