@@ -3,6 +3,7 @@
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
 import { FRAGMENT, FRAME, GPA_REGION, HEAD_BYTES, HOST_CHANNEL, TRANSACTION } from '../memory/layout.js';
+import { COALESCE_MOST } from '../memory/layout-coalesce.js';
 import { Channel } from '../vmbus/channel.js';
 import type { GuestRegion, VmbusOffer } from '../vmbus/device.js';
 
@@ -133,9 +134,9 @@ export class ChannelMemory {
     return { bytes: size, count };
   }
 
-  /** What the guest's NDIS can take in one packet. */
-  setNdisMajor(major: number): void {
-    this.#setMaxRanges(major < 6 ? MAX_RANGES_NDIS5 : MAX_RANGES);
+  /** What the guest's NDIS can take in one packet. `coalesced`: it takes coalesced ones. */
+  setNdisMajor(major: number, coalesced = false): void {
+    this.#setMaxRanges(major < 6 ? MAX_RANGES_NDIS5 : coalesced ? COALESCE_MOST : MAX_RANGES);
   }
 
   useSendBuffer(sectionBytes: number): void {

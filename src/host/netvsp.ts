@@ -184,6 +184,7 @@ export class Netvsp {
         this.frameBytes = fits ? mtu : MIN_FRAME_BYTES;
         this.capabilities = Number(capabilities & 0xffff_ffffn);
         this.#config = true;
+        if (this.#ndisVersion) this.#memory.setNdisMajor(this.ndisMajor, this.rscNegotiated);
         break;
       }
       case 'SEND_NDIS_VERSION':
@@ -191,7 +192,7 @@ export class Netvsp {
         this.ndisMajor = message.value.ndisMajorVersion;
         this.ndisMinor = message.value.ndisMinorVersion;
         this.#ndisVersion = true;
-        this.#memory.setNdisMajor(this.ndisMajor);
+        this.#memory.setNdisMajor(this.ndisMajor, this.rscNegotiated);
         break;
       case 'SEND_RECEIVE_BUFFER':
         this.#once(this.#receiveBuffer, kind);
