@@ -13,22 +13,21 @@ export const UPLINK_MAC = Uint8Array.of(0x02, 0, 0, 0xbe, 0, 1);
 
 /** Bursts of different frames that there can be, where flows are to differ. */
 const SETS = 8;
-/** Of all frames, or of the first of many flows. */
 const PORT = 4000;
 
-/** A UDP packet of `bytes` bytes without payload of note. */
-function writeUdp(u8: Uint8Array, at: number, bytes: number, destination: string, sourcePort: number): void {
+/** A UDP packet of `bytes` bytes without payload of note. `flow`, below 256: tells its sender. */
+function writeUdp(u8: Uint8Array, at: number, bytes: number, destination: string, flow: number): void {
   const ip = at + EthernetHeader.size;
   const udp = ip + Ipv4Header.size;
   const source = macText(UPLINK_MAC);
   EthernetHeader.encodeInto({ destination, source, etherType: ETHER_TYPE.IPV4 }, u8, at);
   const header = {
     ...{ versionHeaderLength: 0x45, totalLength: bytes - EthernetHeader.size, timeToLive: 64 },
-    ...{ protocol: IP_PROTOCOL.UDP, source: '10.0.0.1', destination: '10.0.0.2' },
+    ...{ protocol: IP_PROTOCOL.UDP, source: `10.0.1.${flow}`, destination: '10.0.0.2' },
   };
   Ipv4Header.encodeInto(header, u8, ip);
   const length = bytes - EthernetHeader.size - Ipv4Header.size;
-  UdpHeader.encodeInto({ sourcePort, destinationPort: PORT, length }, u8, udp);
+  UdpHeader.encodeInto({ sourcePort: PORT, destinationPort: PORT, length }, u8, udp);
 }
 
 export class TrafficUplink implements Uplink {
@@ -66,7 +65,7 @@ export class TrafficUplink implements Uplink {
       for (const [i, { frame, data }] of frames.entries()) {
         u32[(frame + FRAME.at.source) >>> 2] = this.number;
         u32[(frame + FRAME.at.transaction) >>> 2] = NO_SECTION;
-        writeUdp(u8, data, bytes, destination, many ? PORT + set * BURST + i : PORT);
+        writeUdp(u8, data, bytes, destination, many ? set * BURST + i : 0);
       }
     }
   }

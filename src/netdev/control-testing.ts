@@ -51,7 +51,7 @@ export class MemoryNetdev implements NetdevControl {
     ['rx-vlan-hw-parse', feature(true)],
     ['tx-generic-segmentation', feature(true, ['tx-scatter-gather'])],
     ['rx-gro', feature(true)],
-    ['rx-lro', feature(true, ['rx-checksum'])],
+    ['rx-lro', feature(true)],
     ['tx-tcp-segmentation', feature(true, ['tx-scatter-gather', 'tx-checksum-ipv4'])],
     ['tx-tcp6-segmentation', feature(true, ['tx-scatter-gather', 'tx-checksum-ipv6'])],
     ['rx-hashing', feature(true)],

@@ -1,7 +1,4 @@
-// Heap bytes per packet, measured in a process of its own (allocation.test.ts): young generation large enough that nothing
-// is collected while counting. Prints one JSON line: bytes that N and 10 N rounds took, for each path.
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
+// Heap bytes per packet of the netvsc data path, in a process of its own (allocation.test.ts). Prints one JSON line: bytes that N and 10 N rounds took, for each path.
 import { GRO_POLL, GRO_WORK, GroTraffic } from '../../bench/gro.js';
 import { createRig } from '../../bench/rig.js';
 import { createGuestNic } from '../../src/apps/guest-nic.js';
@@ -18,48 +15,13 @@ import { VirtualSwitch } from '../../src/host/vswitch.js';
 import { Arena } from '../../src/memory/arena.js';
 import { PACKET_FLAG as F, HOST_CHANNEL, MBUF } from '../../src/memory/layout.js';
 import { createMemoryBus } from '../../src/vmbus/memory/bus.js';
+import { type AllocationResult, measure } from './allocation-measure.js';
 
-export interface AllocationResult {
-  readonly path: string;
-  readonly packets: number;
-  /** Least heap growth of all trials, bytes: for `rounds` rounds and for ten times as many. */
-  readonly few: number;
-  readonly many: number;
-}
-
-setFlagsFromString('--expose-gc');
-const gc = runInNewContext('gc') as () => void;
 const BURST = 32;
-const ROUNDS = 50;
-const TRIALS = 7;
 
 const arena = Arena.create({ bytes: 96 << 20 });
 const { u32, u8 } = arena;
 const datapath = createDatapath(arena.memory);
-
-/** Growth of the heap while `rounds` rounds run, or infinity when it was collected in between. */
-function growth(round: () => void, rounds: number): number {
-  const before = process.memoryUsage().heapUsed;
-  for (let i = 0; i < rounds; i++) round();
-  const after = process.memoryUsage().heapUsed;
-  return after < before ? Number.POSITIVE_INFINITY : after - before;
-}
-
-/** Compilers and inline caches allocate now and then, a path that allocates does so in every trial: hence the least. */
-function measure(path: string, packets: () => number, round: () => void): AllocationResult {
-  for (let i = 0; i < ROUNDS * 40; i++) round();
-  let few = Number.POSITIVE_INFINITY;
-  let many = Number.POSITIVE_INFINITY;
-  let carried = 0;
-  for (let i = 0; i < TRIALS; i++) {
-    gc();
-    few = Math.min(few, growth(round, ROUNDS));
-    const before = packets();
-    many = Math.min(many, growth(round, ROUNDS * 10));
-    carried = packets() - before;
-  }
-  return { path, packets: carried, few, many };
-}
 
 /** A burst of plain, tagged, checksummed and large packets; every `large`-th is one. */
 function fillBurst(handles: number, pool: number, largePool: number, source: Uint8Array, target: Uint8Array): number {

@@ -221,9 +221,12 @@ test('table, key and types change while packets flow: none is lost or doubled, l
     const after = placed(table, inForce);
     const notes = rig.notes(during);
     assert.equal(notes.length, rig.came - during.reduce((sum, count) => sum + count));
+    const last = new Map<string, number>();
     for (const note of notes) {
-      const { queue } = note;
-      assert.ok([0, ...before(note), ...after(note)].includes(queue), `flow ${note.flow} on queue ${queue}`);
+      const { queue, flow, number } = note;
+      assert.ok([0, ...before(note), ...after(note)].includes(queue), `flow ${flow} on queue ${queue}`);
+      assert.ok(number > (last.get(`${flow} ${queue}`) ?? -1), `order of flow ${flow} on queue ${queue}`);
+      last.set(`${flow} ${queue}`, number);
     }
     assert.deepEqual(rig.b.rss().table, table);
     if (inForce) assert.deepEqual(rig.b.rss().key, inForce);

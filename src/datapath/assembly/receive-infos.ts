@@ -11,8 +11,9 @@ export let infoFragment: u32 = 0; // packet-id flags
 /** Among the flags of a frame at hand: the IPv4 header checksum is still to be filled in. */
 export const IP_UNFINISHED: u32 = 0x80000000;
 export const UNKNOWN: u32 = 0xffffffff;
-/** The first 8 bytes of a checksum info, which is all that most frames have. */
+/** The first 8 bytes of the infos that most frames have: checksum, and the hash with receive-side scaling. */
 const CHECKSUM_INFO: u64 = ((<u64>L.PPI_TYPE_CHECKSUM) << 32) | PPI_SIZE;
+const HASH_INFO: u64 = ((<u64>L.PPI_TYPE_HASH_VALUE) << 32) | PPI_SIZE;
 
 /** A checksum info's word as flags. */
 function checksumFlags(word: u32): u32 {
@@ -27,14 +28,27 @@ function checksumFlags(word: u32): u32 {
   return flags;
 }
 
-/** Flags of a frame with one checksum info, or UNKNOWN: readInfos tells. */
+/** Flags of one such info, or UNKNOWN. */
 @inline
-export function quickFlags(at: u32, bytes: u32): u32 {
-  if (bytes != PPI_SIZE) return UNKNOWN;
-  if (load<u64>(at) != CHECKSUM_INFO) return UNKNOWN;
+function quickInfo(at: u32): u32 {
+  const head = load<u64>(at);
   if (load<u32>(at, L.WIRE_PER_PACKET_INFO_DATA_OFFSET) != 12) return UNKNOWN;
   const word = load<u32>(at, 12);
-  return word == 0 ? 0 : checksumFlags(word);
+  if (head == CHECKSUM_INFO) return word == 0 ? 0 : checksumFlags(word);
+  if (head != HASH_INFO) return UNKNOWN;
+  infoHash = word;
+  return L.PACKET_FLAG_HASH;
+}
+
+/** Flags of a frame with one or two such infos, or UNKNOWN: readInfos tells. */
+@inline
+export function quickFlags(at: u32, bytes: u32): u32 {
+  if (bytes == PPI_SIZE) return quickInfo(at);
+  if (bytes != 2 * PPI_SIZE) return UNKNOWN;
+  const first = quickInfo(at);
+  if (first == UNKNOWN) return UNKNOWN;
+  const second = quickInfo(at + PPI_SIZE);
+  return second == UNKNOWN ? UNKNOWN : first | second;
 }
 
 /** Reads the infos in [at, at + left). False = malformed, nothing of it is to be used. */

@@ -2,9 +2,9 @@
 import type { Lcore, RxBurst, TxBurst } from '../../ethdev/driver.js';
 import { add64 } from '../../memory/cells64.js';
 import { CAPTURE_STREAM } from '../../memory/layout-captures.js';
+import { WallClock } from '../../memory/os/clock.js';
 import { PACKET_DIRECTION } from '../../wire/pcap.js';
 import { CapturePacket } from '../capture-packet.js';
-import { WallClock } from '../wall-clock.js';
 import type { InnerQueue } from '../wrapped-port.js';
 
 const { buffer, capacity, used, packets, dropped } = CAPTURE_STREAM.at;

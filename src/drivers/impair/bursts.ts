@@ -19,8 +19,6 @@ export interface DescribedLine {
   readonly what: Impairment;
 }
 
-const clock = (): number => performance.timeOrigin + performance.now(); // that of threads differ by their origins
-
 /** The ways out of each thread, by the address of their lines: a device's queue is opened once for both directions. */
 const waysOf = new WeakMap<Lcore, Map<number, ImpairTx>>();
 
@@ -55,16 +53,16 @@ class ImpairTx implements TxBurst {
   burst(handles: number, count: number): number {
     const line = this.#line;
     if (line.idle) return line.pass(this.#inner.burst(handles, count));
-    const now = line.timed ? clock() : 0;
+    line.begin();
     let taken = 0;
     for (; taken < count; taken++) {
-      if (line.isBlocked(now)) {
-        this.#pass(now);
-        if (line.isBlocked(now)) break; // by the device, which takes no more
+      if (line.isBlocked()) {
+        this.#pass();
+        if (line.isBlocked()) break; // by the device, which takes no more
       }
-      line.accept(this.#u32[(handles >>> 2) + taken]!, now);
+      line.accept(this.#u32[(handles >>> 2) + taken]!);
     }
-    this.#pass(now);
+    this.#pass();
     return taken;
   }
 
@@ -75,7 +73,9 @@ class ImpairTx implements TxBurst {
 
   /** Hands on what is due, without anything new. */
   push(): void {
-    if (this.#line.waiting > 0) this.#pass(this.#line.timed ? clock() : 0);
+    if (this.#line.waiting === 0) return;
+    this.#line.begin();
+    this.#pass();
   }
 
   close(): void {
@@ -84,10 +84,10 @@ class ImpairTx implements TxBurst {
     this.#inner.close();
   }
 
-  #pass(now: number): void {
+  #pass(): void {
     const line = this.#line;
     for (;;) {
-      const n = line.peek(this.#handles, BATCH, now);
+      const n = line.peek(this.#handles, BATCH);
       const taken = this.#inner.burst(this.#handles, n);
       line.drop(taken);
       if (taken < BATCH) return;
@@ -123,13 +123,15 @@ export class ImpairRx implements RxBurst {
     const line = this.#line;
     if (line.idle) return line.pass(this.#inner.burst(handles, max));
     if (max === 0) return 0;
-    const now = line.timed ? clock() : 0;
-    let count = this.#pass(handles, max, now);
-    while (count < max) {
+    line.begin();
+    let count = this.#pass(handles, max);
+    // A device that never runs out of packets would hold the burst for as long as they are delayed.
+    for (let taken = 0; count < max && taken < max; ) {
       const wanted = Math.min(BATCH, max - count);
       const n = this.#inner.burst(this.#handles, wanted);
-      for (let i = 0; i < n; i++) line.accept(this.#u32[(this.#handles >>> 2) + i]!, now);
-      count += this.#pass(handles + count * 4, max - count, now);
+      for (let i = 0; i < n; i++) line.accept(this.#u32[(this.#handles >>> 2) + i]!);
+      taken += n;
+      count += this.#pass(handles + count * 4, max - count);
       if (n < wanted) break;
     }
     return count;
@@ -140,8 +142,8 @@ export class ImpairRx implements RxBurst {
     this.#tx?.close();
   }
 
-  #pass(handles: number, max: number, now: number): number {
-    const n = this.#line.peek(handles, max, now);
+  #pass(handles: number, max: number): number {
+    const n = this.#line.peek(handles, max);
     this.#line.drop(n);
     return n;
   }

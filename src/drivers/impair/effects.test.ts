@@ -214,6 +214,16 @@ test('received packets are delayed too; a queue does not sleep over them', async
   assert.ok(performance.now() - began >= 4.9);
 });
 
+for (const args of ['rx_delay_us=1000000', 'rx_loss=1']) {
+  test(`${args}: a burst takes no more from a device without end than it was asked for`, async (context) => {
+    const bench = await TestBench.open(context, ['net_null0', `net_impair0,port=net_null0,${args}`]);
+    const port = await bench.start('net_impair0');
+    assert.equal(port.rxQueue(0).burst(bench.eal.main.reserve('burst', 32 * 4), 32), 0);
+    const what = args.includes('loss') ? 'lost' : 'delayed';
+    assert.equal(did(bench, port, `rx_${what}`), 32);
+  });
+}
+
 test('no more is held than the limit; the rest is dropped and counted', async (context) => {
   const { bench, port } = await impaired(context, 'tx_delay_us=30000,limit=64');
   assert.equal(

@@ -3,6 +3,7 @@
 import type { Lcore } from '../../ethdev/driver.js';
 import { add64 } from '../../memory/cells64.js';
 import { IMPAIR_ASIDE, IMPAIR_HELD, IMPAIR_LINE } from '../../memory/layout-impair.js';
+import { readMonotonicMs } from '../../memory/os/clock.js';
 import { Spoiler } from './spoiler.js';
 
 const CELL = IMPAIR_LINE.at;
@@ -18,7 +19,11 @@ export const ASIDE_MAX = 16;
 const PASS_MAX = 4;
 const PASS_MS = 10;
 const WARM_UP = 12;
-const HIGH = 2 ** 32;
+const HIGH = 2 ** 31;
+/** Places of #times: fractions that go from call to call would each be an object. */
+const NOW = 0;
+const DUE = 1;
+const DUE_AGAIN = 2;
 
 /** What is done to the packets of a direction. Probabilities 0 to 1, times in milliseconds. Plain data. */
 export interface Impairment {
@@ -39,7 +44,7 @@ export function seedLine(u32: Uint32Array, cells: number, seed: number, directio
   for (let i = 0; i < WARM_UP; i++) draw(u32, cells);
 }
 
-/** The next random number, 32 bits: sfc32 of Chris Doty-Humphrey's PractRand. */
+/** The next random number, 31 bits (more would be an object): sfc32 of Chris Doty-Humphrey's PractRand. */
 function draw(u32: Uint32Array, cells: number): number {
   const at = cells >>> 2; // a, b, c and counter are the first cells
   const a = u32[at]!;
@@ -51,7 +56,7 @@ function draw(u32: Uint32Array, cells: number): number {
   u32[at] = b ^ (b >>> 9);
   u32[at + 1] = c + (c << 3);
   u32[at + 2] = ((c << 21) | (c >>> 11)) + sum;
-  return sum;
+  return sum >>> 1;
 }
 
 export class ImpairLine {
@@ -70,12 +75,13 @@ export class ImpairLine {
   readonly #reorder: number;
   readonly #delayMs: number;
   readonly #jitterMs: number;
+  /** Milliseconds: NOW, when the packet at hand goes on (DUE), and one that stepped aside (DUE_AGAIN). */
+  readonly #times = new Float64Array(3);
   /** Address of a list of IMPAIR_BATCH mbufs, for who works with the line. */
   readonly batch: number;
   /** Nothing is done to packets. */
   readonly idle: boolean;
-  /** Whether its calls want the time. */
-  readonly timed: boolean;
+  readonly #timed: boolean;
 
   /** `cells`: IMPAIR_LINE; `tx`: packets are on their way to the device. */
   constructor(lcore: Lcore, cells: number, what: Impairment, tx: boolean) {
@@ -96,8 +102,13 @@ export class ImpairLine {
     this.#reorder = what.reorder * HIGH;
     this.#delayMs = what.delayMs;
     this.#jitterMs = what.jitterMs;
-    this.timed = what.delayMs > 0 || what.jitterMs > 0 || what.reorder > 0;
-    this.idle = !this.timed && what.loss === 0 && what.duplicate === 0 && what.corrupt === 0;
+    this.#timed = what.delayMs > 0 || what.jitterMs > 0 || what.reorder > 0;
+    this.idle = !this.#timed && what.loss === 0 && what.duplicate === 0 && what.corrupt === 0;
+  }
+
+  /** A burst begins: what follows happens now. */
+  begin(): void {
+    if (this.#timed) readMonotonicMs(this.#times);
   }
 
   /** Packets that are held. */
@@ -108,15 +119,15 @@ export class ImpairLine {
   }
 
   /** Whether another packet would be held back by those whose time has come, not dropped for want of room. */
-  isBlocked(nowMs: number): boolean {
+  isBlocked(): boolean {
     const u32 = this.#u32;
     const first = u32[(this.#cells + CELL.first) >>> 2]!;
     if ((u32[(this.#cells + CELL.last) >>> 2]! - first) >>> 0 <= this.#mask) return false;
-    return this.#due(first) <= nowMs;
+    return this.#isDue(first);
   }
 
   /** Takes a packet: from now on it is the line's. */
-  accept(mbuf: number, nowMs: number): void {
+  accept(mbuf: number): void {
     const u32 = this.#u32;
     const cells = this.#cells;
     let packet = mbuf;
@@ -137,26 +148,26 @@ export class ImpairLine {
     }
     const stepsAside = this.#reorder > 0 && draw(u32, cells) < this.#reorder;
     const behind = stepsAside ? 1 + (draw(u32, cells) % PASS_MAX) : 0;
-    const due = this.#when(nowMs);
-    if (stepsAside && this.#stepAside(packet, behind, nowMs + PASS_MS)) this.#count(CELL.reordered);
+    this.#setDue();
+    if (stepsAside && this.#stepAside(packet, behind)) this.#count(CELL.reordered);
     else {
-      this.#push(packet, due, nowMs);
-      this.#passAside(nowMs);
+      this.#push(packet, DUE);
+      this.#passAside();
     }
     if (copy === 0) return;
-    this.#push(copy, due, nowMs);
-    this.#passAside(nowMs);
+    this.#push(copy, DUE);
+    this.#passAside();
   }
 
   /** Lets packets whose time has come go on: up to `max` mbufs go to the u32 array at `handles`. They stay the line's until drop(). */
-  peek(handles: number, max: number, nowMs: number): number {
+  peek(handles: number, max: number): number {
     const u32 = this.#u32;
-    this.#expireAside(nowMs);
+    this.#expireAside();
     const first = u32[(this.#cells + CELL.first) >>> 2]!;
     const there = (u32[(this.#cells + CELL.last) >>> 2]! - first) >>> 0;
     const most = Math.min(there, max);
     let n = 0;
-    for (; n < most && this.#due(first + n) <= nowMs; n++) {
+    for (; n < most && this.#isDue(first + n); n++) {
       u32[(handles >>> 2) + n] = u32[(this.#held >>> 2) + ((first + n) & this.#mask) * HELD_CELLS + HELD_MBUF]!;
     }
     return n;
@@ -189,16 +200,17 @@ export class ImpairLine {
   }
 
   /** When a packet that comes now goes on. */
-  #when(nowMs: number): number {
-    if (this.#delayMs === 0 && this.#jitterMs === 0) return 0;
+  #setDue(): void {
+    const times = this.#times;
+    times[DUE] = 0;
+    if (this.#delayMs === 0 && this.#jitterMs === 0) return;
     this.#count(CELL.delayed);
-    if (this.#jitterMs === 0) return nowMs + this.#delayMs;
-    const share = draw(this.#u32, this.#cells) / (HIGH / 2) - 1;
-    return nowMs + Math.max(0, this.#delayMs + share * this.#jitterMs);
+    const share = this.#jitterMs === 0 ? 0 : draw(this.#u32, this.#cells) / (HIGH / 2) - 1;
+    times[DUE] = times[NOW]! + Math.max(0, this.#delayMs + share * this.#jitterMs);
   }
 
-  /** Behind those that are held, and not before them. */
-  #push(mbuf: number, due: number, nowMs: number): void {
+  /** Behind those that are held, and not before them. `due`: place of its time in #times. */
+  #push(mbuf: number, due: number): void {
     const u32 = this.#u32;
     const cells = this.#cells;
     const last = u32[(cells + CELL.last) >>> 2]!;
@@ -208,23 +220,25 @@ export class ImpairLine {
       this.#free(mbuf);
       return;
     }
-    const before = there === 0 ? nowMs : this.#due(last - 1);
+    const doubles = this.#doubles;
+    const held = this.#held >>> 3;
+    const before = there === 0 ? this.#times[NOW]! : doubles[held + ((last - 1) & this.#mask) * HELD_DOUBLES]!;
     const slot = last & this.#mask;
-    this.#doubles[(this.#held >>> 3) + slot * HELD_DOUBLES] = Math.max(due, before);
+    doubles[held + slot * HELD_DOUBLES] = Math.max(this.#times[due]!, before);
     u32[(this.#held >>> 2) + slot * HELD_CELLS + HELD_MBUF] = mbuf;
     u32[(cells + CELL.last) >>> 2] = last + 1;
   }
 
-  #due(index: number): number {
-    return this.#doubles[(this.#held >>> 3) + (index & this.#mask) * HELD_DOUBLES]!;
+  #isDue(index: number): boolean {
+    return this.#doubles[(this.#held >>> 3) + (index & this.#mask) * HELD_DOUBLES]! <= this.#times[NOW]!;
   }
 
   /** False: too many did so already. */
-  #stepAside(mbuf: number, behind: number, due: number): boolean {
+  #stepAside(mbuf: number, behind: number): boolean {
     const u32 = this.#u32;
     const count = u32[(this.#cells + CELL.asideCount) >>> 2]!;
     if (count === ASIDE_MAX) return false;
-    this.#doubles[(this.#aside >>> 3) + count * ASIDE_DOUBLES] = due;
+    this.#doubles[(this.#aside >>> 3) + count * ASIDE_DOUBLES] = this.#times[NOW]! + PASS_MS;
     const at = (this.#aside >>> 2) + count * ASIDE_CELLS;
     u32[at + ASIDE_MBUF] = mbuf;
     u32[at + ASIDE_BEHIND] = behind;
@@ -233,22 +247,24 @@ export class ImpairLine {
   }
 
   /** A packet has passed those that stepped aside. */
-  #passAside(nowMs: number): void {
+  #passAside(): void {
     const u32 = this.#u32;
     const count = u32[(this.#cells + CELL.asideCount) >>> 2]!;
     if (count === 0) return;
     for (let i = 0; i < count; i++) u32[(this.#aside >>> 2) + i * ASIDE_CELLS + ASIDE_BEHIND]! -= 1;
-    this.#rejoin(nowMs, false);
+    this.#rejoin(false);
   }
 
   /** Nothing passed for too long. */
-  #expireAside(nowMs: number): void {
-    if (this.#u32[(this.#cells + CELL.asideCount) >>> 2] !== 0) this.#rejoin(nowMs, true);
+  #expireAside(): void {
+    if (this.#u32[(this.#cells + CELL.asideCount) >>> 2] !== 0) this.#rejoin(true);
   }
 
   /** Puts those back that need not wait any longer, in the order in which they came. */
-  #rejoin(nowMs: number, expired: boolean): void {
+  #rejoin(expired: boolean): void {
     const u32 = this.#u32;
+    const times = this.#times;
+    times[DUE_AGAIN] = times[NOW]! + this.#delayMs;
     const count = u32[(this.#cells + CELL.asideCount) >>> 2]!;
     let kept = 0;
     for (let i = 0; i < count; i++) {
@@ -256,8 +272,8 @@ export class ImpairLine {
       const due = this.#doubles[(this.#aside >>> 3) + i * ASIDE_DOUBLES]!;
       const mbuf = u32[at + ASIDE_MBUF]!;
       const behind = u32[at + ASIDE_BEHIND]!;
-      if (behind === 0 || (expired && due <= nowMs)) {
-        this.#push(mbuf, nowMs + this.#delayMs, nowMs);
+      if (behind === 0 || (expired && due <= times[NOW]!)) {
+        this.#push(mbuf, DUE_AGAIN);
         continue;
       }
       this.#doubles[(this.#aside >>> 3) + kept * ASIDE_DOUBLES] = due;

@@ -379,6 +379,46 @@ test('chains both ways: scatter off drops long frames and counts them', async (t
   }
 });
 
+test('packets of 64 to 65,536 bytes, both ways, in chains of 1 KiB; what is longer is refused and counted', async (t) => {
+  const mtu = 65_521;
+  const rig = await fakeRig(t, {
+    receiveBytes: 2 << 20,
+    prepare: ({ host }) => {
+      host.suballocationBytes = 66_000;
+      host.answers.set('query 10106', (made, request) => {
+        made.complete(request, words(108, 1));
+        made.rndis(words(0x80000004, 28, request.requestId, 0, 4, 16, mtu));
+      });
+    },
+  });
+  await rig.run(rig.port.setMtu(mtu));
+  rig.pool = rig.createPool({ room: 128 + 1024, headroom: 128 });
+  await rig.start({ rxOffloads: RX_OFFLOAD.SCATTER, txOffloads: TX_OFFLOAD.MULTI_SEGS });
+  assert.equal(rig.port.info().maxRxPacketBytes, 65_536);
+  for (const bytes of [64, 1024, 1025, 9014, 65_535, 65_536]) {
+    const frame = frameTo(rig.port.mac, bytes, bytes & 0xff);
+    rig.host.frame(frame);
+    const got: number[] = [];
+    await rig.until(`${bytes} bytes come`, () => {
+      got.push(...rig.receive());
+      return got.length > 0;
+    });
+    assert.equal(rig.mbufs.segments(got[0]!), Math.ceil(bytes / 1024));
+    assert.deepEqual(rig.mbufs.read(got[0]!), frame);
+    rig.host.frames.length = 0;
+    assert.equal(rig.send(got), 1);
+    // A byte more than the largest MTU allows.
+    if (bytes === 65_536) break;
+    await rig.until(`${bytes} bytes go back`, () => rig.host.frames.length === 1);
+    assert.deepEqual(rig.host.frames[0], frame);
+  }
+  assert.equal(rig.send([rig.mbuf(frameTo(PEER, 64, 2))]), 1);
+  await rig.until('the next one goes', () => rig.host.frames.length === 1);
+  assert.equal(rig.host.frames[0]!.length, 64);
+  assert.equal(rig.xstat('tx_q0_refused_packets'), 1);
+  assert.equal(rig.port.stats().oerrors, 1);
+});
+
 test("checksum verdicts: good, bad, none and unknown, as the host's info says", async (t) => {
   const rig = await started(t);
   const [IP_BAD, TCP_BAD, UDP_BAD, TCP_GOOD, UDP_GOOD, IP_GOOD, NO_TCP] = [4, 1, 2, 8, 16, 32, 128];

@@ -5,10 +5,10 @@ import type { Lcore, TxBurst } from '../../ethdev/driver.js';
 import type { Arena } from '../../memory/arena.js';
 import { MBUF } from '../../memory/layout.js';
 import { CAPTURE_WRITE } from '../../memory/layout-captures.js';
+import { WallClock } from '../../memory/os/clock.js';
 import { ERRNO } from '../../memory/os/libc.js';
 import { type CaptureFormat, CapturePacket } from '../capture-packet.js';
 import { QueueCounters } from '../virtual-port.js';
-import { WallClock } from '../wall-clock.js';
 
 const { packetLength, timestamp } = MBUF.at;
 const { fd, buffer, capacity, used, errno } = CAPTURE_WRITE.at;
