@@ -17,7 +17,7 @@ import type { HostCommand } from './host-process.js';
 
 /** Only to end a test that would hang. */
 const LATE_MS = 60_000;
-const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+export const cli: string = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const hostScript = fileURLToPath(new URL('./host-process.js', import.meta.url));
 const talker = fileURLToPath(new URL('../ethdev/talk.js', import.meta.url));
 
