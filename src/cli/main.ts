@@ -1,5 +1,5 @@
 // Command line: parses, calls the app, prints, sets the exit code. Errors are one line on stderr and exit code 1.
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Help } from 'commander';
 import { packageVersion } from '../apps/package-info.js';
 import { addDemo } from './demo.js';
 import { addDevbind } from './devbind.js';
@@ -17,6 +17,12 @@ function makeProgram(): Command {
     .description('The Hyper-V network device in user space: guest driver, host and virtual switch')
     .version(packageVersion())
     .showSuggestionAfterError(true)
+    // That a flag is off unless it is given says nothing.
+    .configureHelp({
+      optionDescription(option) {
+        return option.defaultValue === false ? option.description : Help.prototype.optionDescription.call(this, option);
+      },
+    })
     .configureOutput({ outputError: (text, write) => write(`netvsc: ${text.replace(/^error: /, '')}`) });
   addDemo(program);
   addHost(program);
