@@ -85,19 +85,19 @@ function missing(shown: readonly string[], output: string): string | undefined {
 /** In place of systemd's: starts what the unit says, and waits until it says that it is ready. */
 const SYSTEMCTL = `#!/bin/bash
 set -e
-unit=/etc/systemd/system/netvsc@.service
-name=\${@: -1}; name=\${name#netvsc@}
+unit=/etc/systemd/system/netvsc-up@.service
+name=\${@: -1}; name=\${name#netvsc-up@}
 value() { sed -n "s/^$1=//p" $unit | sed "s/%i/$name/g"; }
 case "$1" in
 daemon-reload) [ -f $unit ] ;;
 enable)
   [ "$(value Type)" = notify ]
   . "$(value EnvironmentFile)"
-  start=$(value ExecStart); start=\${start% \\$OPTIONS}
+  start=$(value ExecStart); start=\${start% \\$NETVSC_OPTIONS}
   perl -MSocket -e 'socket(S, PF_UNIX, SOCK_DGRAM, 0); bind(S, pack_sockaddr_un("/run/notify")) or die; alarm 60; recv(S, $t, 4096, 0); exit($t =~ /^READY=1/ ? 0 : 1)' &
   manager=$!
   while [ ! -S /run/notify ]; do sleep 0.05; done
-  NOTIFY_SOCKET=/run/notify setsid $start $OPTIONS >/run/journal 2>&1 &
+  NOTIFY_SOCKET=/run/notify setsid $start $NETVSC_OPTIONS >/run/journal 2>&1 &
   echo $! >/run/service.pid
   wait $manager ;;
 disable)
@@ -120,7 +120,7 @@ function workplace(): string {
   script('netvsc', `#!/bin/sh\nexec '${process.execPath}' '${root}/dist/src/cli/main.js' "$@"\n`);
   mkdirSync(path.join(folder, 'bin'));
   script('bin/systemctl', SYSTEMCTL);
-  symlinkSync(path.join(root, 'contrib'), path.join(folder, 'contrib'));
+  symlinkSync(path.join(root, 'share'), path.join(folder, 'share'));
   return folder;
 }
 
@@ -202,13 +202,16 @@ test('every command of the guide does what the page shows', { skip: skipReason()
 test('the unit is one that systemd understands', async (t) => {
   if (spawnSync('systemd-analyze', ['--version']).error) return t.skip('needs systemd-analyze');
   const folder = workplace();
-  const unit = readFileSync(path.join(root, 'contrib/netvsc@.service'), 'utf8').replaceAll('/opt/netvsc', folder);
-  const file = path.join(folder, 'netvsc@hv0.service');
+  const unit = readFileSync(path.join(root, 'share/netvsc-up@.service'), 'utf8').replaceAll(
+    '/usr/local/lib/netvsc',
+    folder,
+  );
+  const file = path.join(folder, 'netvsc-up@hv0.service');
   writeFileSync(file, unit);
   mkdirSync(path.join(folder, 'docs'));
   const { status, stderr } = spawnSync('systemd-analyze', ['verify', file], { encoding: 'utf8', timeout: 60_000 });
   assert.equal(status, 0, stderr);
-  assert.doesNotMatch(stderr, /netvsc@/);
+  assert.doesNotMatch(stderr, /netvsc-up@/);
 });
 
 test('both languages have the same commands, options and links', () => {
