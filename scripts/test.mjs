@@ -17,6 +17,8 @@ const packages = {
   scapy: 'python3-scapy',
   setpriv: 'util-linux',
   ping: 'iputils-ping',
+  curl: 'curl',
+  iperf3: 'iperf3',
   cc: 'gcc',
   'pkg-config': 'pkg-config',
   'dpdk-testpmd': 'dpdk-dev',

@@ -1,5 +1,5 @@
 // Command line: parses, calls the app, prints, sets the exit code. Errors are one line on stderr and exit code 1.
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Help } from 'commander';
 import { packageVersion } from '../apps/package-info.js';
 
 /** Loads a command, in the order of the help. Only the one that was named is loaded: the others take longer than it runs. */
@@ -21,6 +21,12 @@ async function makeProgram(named: string | undefined): Promise<Command> {
     .description('The Hyper-V network device in user space: guest driver, host and virtual switch')
     .version(packageVersion())
     .showSuggestionAfterError(true)
+    // That a flag is off unless it is given says nothing.
+    .configureHelp({
+      optionDescription(option) {
+        return option.defaultValue === false ? option.description : Help.prototype.optionDescription.call(this, option);
+      },
+    })
     .configureOutput({ outputError: (text, write) => write(`netvsc: ${text.replace(/^error: /, '')}`) });
   const wanted = named !== undefined && Object.hasOwn(COMMANDS, named) ? [COMMANDS[named]!] : Object.values(COMMANDS);
   for (const load of wanted) (await load())(program);

@@ -167,6 +167,8 @@ test('same name in two namespaces: each finds its own', async () => {
     (await listControls({ runDirectory })).map(({ network }) => network),
     ['1', '2'],
   );
+  const third = findControl('hv0', { network: '3', runDirectory });
+  await assert.rejects(third, rejectsWith('ENODEV', /in this network namespace; there is one in another: .*--netns/));
 });
 
 test('a renamed or moved interface is found by its new name, and not by the old', async () => {
@@ -179,7 +181,7 @@ test('a renamed or moved interface is found by its new name, and not by the old'
 
 test('no run directory, no socket, a dead socket: ENODEV', async () => {
   const none = { network: '1', runDirectory: path.join(runDirectory, 'none') };
-  await assert.rejects(findControl('hv0', none), rejectsWith('ENODEV', /hv0/));
+  await assert.rejects(findControl('hv0', none), rejectsWith('ENODEV', /hv0: .* in this network namespace$/));
   assert.deepEqual(await listControls(none), []);
   const { server } = await start();
   const left = `${server.path}.left`;

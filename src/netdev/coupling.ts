@@ -208,8 +208,8 @@ export class Coupling {
     if (this.#kernel.state.mtu !== this.#device.mtu) this.#kernel.setMtu(this.#device.mtu);
     await this.#device.setAllMulticast(true);
     await this.#device.start();
+    this.#kernel.setCarrier(false); // until somebody polls: what IPv6 sends at once would be dropped
     await this.#tap.start();
-    this.#kernel.setCarrier(false); // until somebody polls
     this.#applyFeatures();
     await this.#take();
     this.#listen();
