@@ -7,6 +7,7 @@ import {
   ATOMIC,
   CLASS,
   CODE,
+  callxRegister,
   classOf,
   endsFlow,
   FRAME_POINTER,
@@ -140,8 +141,11 @@ function checkCall(at: Checker, options: CheckOptions): void {
   const { insn } = at;
   if (insn.code === CODE.CALLX) {
     if (options.callx !== true) at.fail('code', 'callx (a call through a register) is in no group of RFC 9669');
-    at.reads('dst');
-    at.zero('src', 'off', 'imm');
+    at.zero('off');
+    if (insn.dst !== 0) at.zero('src');
+    if (insn.dst !== 0 || insn.src !== 0) at.zero('imm');
+    const register = callxRegister(insn);
+    if (register < 0 || register > FRAME_POINTER) at.fail('dst', `the register must be r0 to r10, it is r${register}`);
   }
   if (insn.code !== CODE.CALL) at.unknown();
   at.zero('dst', 'off');

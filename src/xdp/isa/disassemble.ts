@@ -5,6 +5,7 @@ import {
   ATOMIC,
   CLASS,
   CODE,
+  callxRegister,
   classOf,
   isJump,
   isRegisterForm,
@@ -83,7 +84,7 @@ function jump(insn: Insn): string {
         ? `call pc${step(insn.imm)}`
         : 'call kfunc';
   }
-  if (insn.code === CODE.CALLX) return `callx r${insn.dst}`;
+  if (insn.code === CODE.CALLX) return `callx r${callxRegister(insn)}`;
   if (insn.code === CODE.JA) return `goto ${step(insn.off)}`;
   if (insn.code === CODE.JA32) return `gotol ${step(insn.imm)}`;
   const sign = COMPARES[operation];

@@ -105,6 +105,10 @@ export const endsFlow = (code: number): boolean => code === CODE.JA || code === 
 export const jumpTarget = (slot: number, insn: { code: number; off: number; imm: number }): number =>
   slot + 1 + (insn.code === CODE.JA32 ? insn.imm : insn.off);
 
+/** Register of a callx: assemblers put it into dst (LLVM), src (bpf_conformance) or imm (LLVM before 19). */
+export const callxRegister = (insn: { dst: number; src: number; imm: number }): number =>
+  insn.dst || insn.src || insn.imm;
+
 /** Registers: 0 to 9, and the read-only frame pointer. */
 export const FRAME_POINTER = 10;
 export const REGISTERS = 11;
