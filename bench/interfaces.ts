@@ -124,7 +124,7 @@ export async function withInterfaces<T>(work: (interfaces: Interfaces) => Promis
   const interfaces = new Interfaces(agents[0]!, agents[1]!, agents[2]!);
   interfaces.atEnd(async () => {
     await Promise.all(agents.map((agent) => agent.stop()));
-    rmSync(machinePath(interfaces.machine), { recursive: true, force: true });
+    rmSync(machinePath(interfaces.machine), { recursive: true, force: true, maxRetries: 5, retryDelay: 20 });
   });
   try {
     const all = Promise.all(agents.map((agent) => agent.started)).then(() => work(interfaces));

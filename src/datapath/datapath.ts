@@ -80,6 +80,10 @@ export interface Datapath {
   hostPoll(channel: number, maxFrames: number): number;
   /** Completes the messages of the last poll. Returns how many completions still wait for room. */
   hostComplete(channel: number): number;
+  /** Makes one FRAME of TCP segments that follow each other, of the families COALESCE_FAMILY and up to `most` of them, for a receiver that takes
+   *  large packets. `frames`: u32 array of `count` FRAME addresses; what is to be delivered goes to the COALESCER's output and stays valid
+   *  until the next call. Returns how many. */
+  hostCoalesce(coalescer: number, frames: number, count: number, families: number, most: number): number;
   /** Delivers frames (u32 array of FRAME addresses) to the guest; returns how many went, the rest were dropped and counted. */
   hostSend(channel: number, frames: number, count: number): number;
   /** Sends an RNDIS control message (at `message`) through a control suballocation. 0 = none free or ring full. */

@@ -3,6 +3,7 @@
 import type { Datapath } from '../datapath/datapath.js';
 import type { Arena } from '../memory/arena.js';
 import { FRAGMENT, FRAME, GPA_REGION, HEAD_BYTES, HOST_CHANNEL, TRANSACTION } from '../memory/layout.js';
+import { COALESCE_MOST } from '../memory/layout-coalesce.js';
 import { Channel } from '../vmbus/channel.js';
 import type { GuestRegion, VmbusOffer } from '../vmbus/device.js';
 
@@ -12,6 +13,8 @@ const SUBALLOCATION_OVERHEAD = 256 + 36;
 export const MIN_FRAME_BYTES = 1514;
 /** Suballocations that only carry control messages (facts/hyper-v-host.md 8). */
 export const CONTROL_SUBALLOCATIONS = 16;
+/** The fewest that a guest may come with; Linux goes down to these (`ethtool -G`). */
+export const MIN_SUBALLOCATIONS = 10;
 /** Messages, frames and fragments of one poll. A message that names more is refused. */
 const TRANSACTIONS = 512;
 const FRAMES = 512;
@@ -122,7 +125,8 @@ export class ChannelMemory {
       this.set('receiveBytes', count * size);
       this.set('suballocationBytes', size);
       this.set('suballocationCount', count);
-      this.set('firstDataSuballocation', Math.min(count, CONTROL_SUBALLOCATIONS));
+      // Half of few.
+      this.set('firstDataSuballocation', Math.min(count >> 1, CONTROL_SUBALLOCATIONS));
       this.set('receiveBufferId', id);
       this.set('maxFrameBytes', frameBytes);
       this.#datapath.hostReset(this.address);
@@ -130,9 +134,9 @@ export class ChannelMemory {
     return { bytes: size, count };
   }
 
-  /** What the guest's NDIS can take in one packet. */
-  setNdisMajor(major: number): void {
-    this.#setMaxRanges(major < 6 ? MAX_RANGES_NDIS5 : MAX_RANGES);
+  /** What the guest's NDIS can take in one packet. `coalesced`: it takes coalesced ones. */
+  setNdisMajor(major: number, coalesced = false): void {
+    this.#setMaxRanges(major < 6 ? MAX_RANGES_NDIS5 : coalesced ? COALESCE_MOST : MAX_RANGES);
   }
 
   useSendBuffer(sectionBytes: number): void {

@@ -19,7 +19,7 @@ import {
 } from '../wire/nvsp.js';
 import { RNDIS_STATUS } from '../wire/rndis.js';
 import { PACKET_TYPE } from '../wire/vmbus.js';
-import { type ChannelMemory, CONTROL_SUBALLOCATIONS, MIN_FRAME_BYTES } from './channel-memory.js';
+import { type ChannelMemory, MIN_FRAME_BYTES, MIN_SUBALLOCATIONS } from './channel-memory.js';
 import { Outbox } from './outbox.js';
 import { grantsNvsp, type Profile } from './profiles.js';
 
@@ -184,6 +184,7 @@ export class Netvsp {
         this.frameBytes = fits ? mtu : MIN_FRAME_BYTES;
         this.capabilities = Number(capabilities & 0xffff_ffffn);
         this.#config = true;
+        if (this.#ndisVersion) this.#memory.setNdisMajor(this.ndisMajor, this.rscNegotiated);
         break;
       }
       case 'SEND_NDIS_VERSION':
@@ -191,7 +192,7 @@ export class Netvsp {
         this.ndisMajor = message.value.ndisMajorVersion;
         this.ndisMinor = message.value.ndisMinorVersion;
         this.#ndisVersion = true;
-        this.#memory.setNdisMajor(this.ndisMajor);
+        this.#memory.setNdisMajor(this.ndisMajor, this.rscNegotiated);
         break;
       case 'SEND_RECEIVE_BUFFER':
         this.#once(this.#receiveBuffer, kind);
@@ -256,12 +257,10 @@ export class Netvsp {
     this.#sameGpadl('receive', gpadl);
     const limit = this.version < NVSP_VERSION.V4 ? this.#profile.legacyReceiveBytes : Number.POSITIVE_INFINITY;
     const { bytes, count } = this.#memory.carveReceiveBuffer(id, this.frameBytes, limit);
-    if (count <= CONTROL_SUBALLOCATIONS) {
-      const least = CONTROL_SUBALLOCATIONS + 1;
+    if (count < MIN_SUBALLOCATIONS)
       throw new ChannelFault(
-        `receive buffer: expected at least ${least} suballocations of ${bytes} bytes, got ${count}`,
+        `receive buffer: expected at least ${MIN_SUBALLOCATIONS} suballocations of ${bytes} bytes, got ${count}`,
       );
-    }
     this.#receiveBuffer = true;
     return NvspSendReceiveBufferComplete.encode({
       status: NVSP_STATUS.SUCCESS,

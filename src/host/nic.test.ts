@@ -167,13 +167,121 @@ test('an LSO packet is cut for a guest without coalesced receives, and passes wh
   const pieces = receive(second!);
   assert.deepEqual(
     pieces.map(({ data }) => data.length),
-    [1514, 1514, 1514, 5054 - 3 * 1514],
+    [1514, 1460, 1460, 620],
+    'a segment each',
   );
+  assert.equal(pieces[0]!.infos[22], 4, 'and how many they are');
   const again = Buffer.concat(pieces.map(({ data }) => data));
   assert.deepEqual(again.subarray(54), Buffer.from(whole.subarray(54)));
   assert.equal(again.readUInt16BE(16), 5040);
   assert.equal(rig.host.nics[1]!.state().counters.rxCoalesced, 1);
   assert.deepEqual(rig.host.nics[1]!.state().workshop, { segmented: 1, segments: 4, checksummed: 0, refused: 0 });
+});
+
+/** NDIS_OFFLOAD_PARAMETERS of revision 3: checksums both ways, LSO off, RSC as it says (1 off, 2 on). */
+const offloads = (rsc: number) =>
+  Uint8Array.from([0x80, 3, 28, 0, 4, 4, 4, 4, 4, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, rsc, rsc, 0, 0, 0, 0]);
+
+/** `count` segments of a connection in one message, their checksums left to the NIC. */
+function segments(count: number, bytes: number): Uint8Array {
+  const one = (i: number) => {
+    const frame = tcp(bytes);
+    const view = new DataView(frame.buffer);
+    view.setUint16(16, 40 + bytes);
+    view.setUint32(38, 1 + i * bytes);
+    frame.fill(i, 54);
+    return packet(frame, info(0, 0x1 | 0x4 | 0x10 | (34 << 16)));
+  };
+  return concat(...Array.from({ length: count }, (_, i) => one(i)));
+}
+
+test('segments of a burst are one packet for a guest that has switched that on, until it switches it off', (t) => {
+  const rig = createRig(t, { nics: [{}, {}], receiveBytes: 1 << 20 });
+  const [first, second] = rig.guests;
+  first!.attach(V61);
+  second!.attach(V61, { capabilities: 0x88 });
+  const message = segments(8, 1000);
+  const deliver = () => {
+    assert.equal(send(rig, 0, message), 1);
+    return receive(second!);
+  };
+  const set = (rsc: number) => {
+    assert.equal(second!.set(0xfc01020c, offloads(rsc)), 0);
+    second!.control();
+  };
+  set(1);
+  assert.deepEqual(
+    deliver().map(({ data }) => data.length),
+    new Array(8).fill(1054),
+  );
+  set(2);
+  assert.equal(send(rig, 0, message), 1);
+  const transfers = second!.all();
+  assert.deepEqual(
+    transfers.map(({ ranges }) => ranges.length),
+    [8],
+    'one transfer-page packet',
+  );
+  send(rig, 0, message);
+  const pieces = receive(second!);
+  assert.deepEqual(
+    pieces.map(({ data }) => data.length),
+    [1054, ...new Array(7).fill(1000)],
+  );
+  const ids = pieces.map(({ infos }) => infos[0x8000_0001]! >>> 8);
+  assert.deepEqual(ids, [3, 1, 1, 1, 1, 1, 1, 5], 'first, in between, last');
+  assert.deepEqual(
+    pieces.map(({ infos }) => infos[22]),
+    [8, ...new Array(7).fill(undefined)],
+  );
+  const whole = Buffer.concat(pieces.map(({ data }) => data));
+  assert.equal(whole.readUInt16BE(16), 8040, 'IP length');
+  assert.deepEqual([...new Set(whole.subarray(54))], [0, 1, 2, 3, 4, 5, 6, 7]);
+  // Verified, the TCP checksum is not in it; the IP header's is.
+  assert.equal(pieces[0]!.infos[0]! & 0x1ff, 0x8 | 0x80 | 0x20);
+  const { counters, coalescing } = rig.host.nics[1]!.state();
+  assert.deepEqual(coalescing, { coalescedPackets: 2, coalescedSegments: 16 });
+  assert.deepEqual([counters.rxPackets, counters.rxCoalesced], [8 + 2, 2]);
+  set(1);
+  assert.equal(deliver().length, 8);
+});
+
+test('up to 562 pieces go in one transfer-page packet, as many as their segments; more than that have no segment each', (t) => {
+  const rig = createRig(t, { nics: [{}, {}], receiveBytes: 4 << 20 });
+  const [first, second] = rig.guests;
+  first!.attach(V61);
+  second!.attach(V61, { capabilities: 0x88 });
+  assert.equal(second!.set(0xfc01020c, offloads(2)), 0);
+  second!.control();
+  const pieces = (message: Uint8Array) => {
+    assert.equal(send(rig, 0, message), 1);
+    const ranges = second!.all().map((transfer) => transfer.ranges.length);
+    rig.step();
+    return ranges;
+  };
+  assert.deepEqual(pieces(packet(tcp(56_200), LSO(100))), [562]);
+  assert.deepEqual(pieces(packet(tcp(56_201), LSO(100))), [Math.ceil(56_255 / 1514)]);
+  // The switch hands over 256 frames at once.
+  assert.deepEqual(pieces(segments(500, 60)), [256, 244]);
+});
+
+test('nothing is coalesced for guests that did not negotiate it, by hosts that have none, or with too small a buffer', (t) => {
+  for (const [profile, version, capabilities, receiveBytes] of [
+    ['ws2019', V61, 0x08, 1 << 20],
+    ['ws2019', 0x60000, 0x88, 1 << 20],
+    ['ws2016', 0x50000, 0x88, 1 << 20],
+    ['ws2019', V61, 0x88, 64 << 10],
+  ] as const) {
+    const rig = createRig(t, { nics: [{}, {}], profile, receiveBytes });
+    const [first, second] = rig.guests;
+    first!.attach(version);
+    second!.attach(version, { capabilities });
+    assert.equal(second!.set(0xfc01020c, offloads(2)), 0);
+    second!.control();
+    assert.equal(send(rig, 0, segments(3, 1000)), 1);
+    assert.equal(receive(second!).length, 3, `${profile} ${version} ${receiveBytes}`);
+    rig.close();
+  }
 });
 
 test('checksums are finished for a guest that did not turn their offload on, and left to one that did', (t) => {

@@ -9,6 +9,7 @@ import { RNDIS_STATUS } from '../wire/rndis.js';
 import { Adapter } from './adapter.js';
 import { checkRing, faultText, notInFlight } from './channel-faults.js';
 import { ChannelMemory } from './channel-memory.js';
+import { Coalescer } from './coalescer.js';
 import { FrameWorkshop } from './frames.js';
 import { GuestView } from './guest-view.js';
 import { macText } from './identity.js';
@@ -28,6 +29,9 @@ const ETHERNET_HEADER = 14;
 /** Ring bytes of a completion with its NVSP payload, and of a control message's transfer-page packet. */
 const CONTROL_ROOM = 256;
 const EMPTY = new Uint8Array(0);
+/** Largest coalesced packet, and how many of them a channel must have room for. */
+const LARGE_BYTES = 65_536;
+const LARGE_PACKETS = 2;
 
 export interface NicOptions {
   readonly offer: VmbusOffer;
@@ -63,6 +67,7 @@ export class Nic implements SwitchPort {
   readonly #netvsp: Netvsp;
   readonly #rndis: RndisControl;
   readonly #workshop: FrameWorkshop;
+  readonly #coalescer: Coalescer | undefined;
   readonly #subchannels: Subchannels;
   readonly #guest: GuestView;
   readonly #spread: ReceiveSpread;
@@ -74,6 +79,8 @@ export class Nic implements SwitchPort {
   #appliedSubchannels = 0;
   /** Frames of unfinished business that this guest takes as they are: its offloads in force. */
   #abilities = 0;
+  /** Suballocations that one packet may take. */
+  #mostPieces = 1;
   /** Looking for openings costs no system call (memory backend): done at every turn, else at a tick or wake-up. */
   readonly #cheapOffer: boolean;
   #lookAtOffer = true;
@@ -103,6 +110,11 @@ export class Nic implements SwitchPort {
     try {
       this.#workshop = new FrameWorkshop(offer.arena, datapath, `${options.name} frame workshop`);
       undo.push(() => this.#workshop.release());
+      if (profile.rsc) {
+        const coalescer = new Coalescer(offer.arena, datapath, `${options.name} coalescer`);
+        this.#coalescer = coalescer;
+        undo.push(() => coalescer.release());
+      }
       this.#subchannels = new Subchannels(offer.arena, datapath, offer, this.#memory);
       undo.push(() => this.#subchannels.release());
       this.#guest = new GuestView(offer.arena, datapath, offer, this.#memory, this.#subchannels);
@@ -182,8 +194,13 @@ export class Nic implements SwitchPort {
     if (!this.#receiving) return;
     try {
       this.#workshop.begin(frames, count, this.#abilities);
+      const coalescer = (this.#abilities & OFFLOAD.RSC) !== 0 ? this.#coalescer : undefined;
       for (let n = this.#workshop.next(); n > 0; n = this.#workshop.next()) {
-        this.#spread.send(this.#workshop.output, n, this.#receivers);
+        if (coalescer === undefined) this.#spread.send(this.#workshop.output, n, this.#receivers);
+        else {
+          const whole = coalescer.run(this.#workshop.output, n, this.#abilities, this.#mostPieces);
+          this.#spread.send(coalescer.output, whole, this.#receivers);
+        }
       }
     } catch (error) {
       this.#kill(error);
@@ -280,6 +297,7 @@ export class Nic implements SwitchPort {
       lostToDeadChannels: this.#spread.lost,
       counters,
       workshop: { ...this.#workshop.counters() },
+      coalescing: this.#coalescer?.counters(),
     };
   }
 
@@ -289,6 +307,7 @@ export class Nic implements SwitchPort {
     this.#close();
     this.#spread.release();
     this.#subchannels.release();
+    this.#coalescer?.release();
     this.#workshop.release();
     this.#memory.release();
   }
@@ -351,10 +370,22 @@ export class Nic implements SwitchPort {
       this.#appliedSubchannels = count;
       this.#subchannels.divide(this.#spread.configure(rss, count + 1));
     }
+    this.#useAbilities();
     this.#receivers = [
       this.#netvsp.phase === 'dead' ? 0 : this.#memory.address,
       ...list.map(({ address, reason }) => (reason === undefined ? address : 0)),
     ];
+  }
+
+  /** What the guest has switched on. Large packets only where a channel has suballocations for several of them: one that needs more than
+   *  there ever are would be lost again and again. */
+  #useAbilities(): void {
+    const data = this.#memory.get('suballocationCount') - this.#memory.get('firstDataSuballocation');
+    const share = Math.floor(data / (this.#appliedSubchannels + 1));
+    this.#mostPieces = Math.min(this.#memory.get('maxRanges'), share >>> 1);
+    const { offloads } = this.#adapter;
+    const enough = share * this.#netvsp.frameBytes >= LARGE_PACKETS * LARGE_BYTES;
+    this.#abilities = enough ? offloads : offloads & ~OFFLOAD.RSC;
   }
 
   #serve(): number {
@@ -381,7 +412,7 @@ export class Nic implements SwitchPort {
     }
     if (this.#rndis.waiting > 0) {
       this.#rndis.pump();
-      this.#abilities = this.#adapter.offloads;
+      this.#useAbilities();
       if (this.#rndis.waiting > 0 && this.#memory.get('freeControlCount') > 0)
         this.#memory.set('blocked', CONTROL_ROOM);
     }

@@ -1,5 +1,6 @@
 // What a host says about itself: plain objects, for people, --json and the lab. Counters are totals since the NIC or port
 // was made, so that a guest that comes back does not reset them.
+import type { CoalescerCounters } from './coalescer.js';
 import type { ChannelPhase } from './netvsp.js';
 import type { SwitchCounters } from './vswitch.js';
 
@@ -75,6 +76,8 @@ export interface NicState {
   readonly lostToDeadChannels: number;
   readonly counters: Readonly<Record<string, number>>;
   readonly workshop: Readonly<Record<string, number>>;
+  /** What receive-side coalescing did; undefined: the host has none. */
+  readonly coalescing: CoalescerCounters | undefined;
 }
 
 export interface PortState {

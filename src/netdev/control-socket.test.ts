@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -313,6 +313,26 @@ test('clients beyond the limit are turned away, the others stay', async () => {
   await assert.rejects(findControl('hv0', { network: '1', runDirectory }), rejectsWith('ENODEV'));
   assert.equal((await one.remote().channels()).combined, 4);
   assert.equal((await two.remote().channels()).combined, 4);
+});
+
+test('sockets of processes that were killed are cleared away, young ones and other files are not', async () => {
+  const old = new Date(Date.now() - 3_600_000);
+  const leave = async (name: string, aged: boolean) => {
+    const { server } = await start(name);
+    renameSync(server.path, `${server.path}.left`);
+    await server.close();
+    renameSync(`${server.path}.left`, server.path);
+    if (aged) utimesSync(server.path, old, old);
+    return server.path;
+  };
+  const [aged, young] = [await leave('aged', true), await leave('young', false)];
+  const live = await start('live');
+  utimesSync(live.server.path, old, old);
+  const file = path.join(runDirectory, 'netdev-1-file');
+  writeFileSync(file, '');
+  utimesSync(file, old, old);
+  await start('next');
+  assert.deepEqual([aged, young, live.server.path, file].map(existsSync), [false, true, true, true]);
 });
 
 test('other files of the run directory are none of its business', async () => {

@@ -51,7 +51,7 @@ export class MemoryNetdev implements NetdevControl {
     ['rx-vlan-hw-parse', feature(true)],
     ['tx-generic-segmentation', feature(true, ['tx-scatter-gather'])],
     ['rx-gro', feature(true)],
-    ['rx-lro', feature(true, ['rx-checksum'])],
+    ['rx-lro', feature(true)],
     ['tx-tcp-segmentation', feature(true, ['tx-scatter-gather', 'tx-checksum-ipv4'])],
     ['tx-tcp6-segmentation', feature(true, ['tx-scatter-gather', 'tx-checksum-ipv6'])],
     ['rx-hashing', feature(true)],
@@ -142,7 +142,9 @@ export class MemoryNetdev implements NetdevControl {
   async setRss(change: RssChange): Promise<void> {
     await this.#called('setRss', { ...change });
     const state = this.#rss();
-    const { table = state.table, key = state.key } = change;
+    const { key = state.key } = change;
+    const byDefault = change.table?.length === 0;
+    const table = byDefault ? state.table.map((_, index) => index % state.rings) : (change.table ?? state.table);
     const wrong = change.table?.find((entry) => entry >= this.channelCounts.combined);
     if (wrong !== undefined) throw new NetdevError('EINVAL', this.name, `table: no channel ${wrong}`);
     if (table.length !== state.table.length || key.length !== state.key.length)

@@ -81,6 +81,7 @@ export interface RssState {
 
 /** ethtool -X; what is left out stays. */
 export interface RssChange {
+  /** Empty: the default, which follows the number of channels again. */
   readonly table?: readonly number[];
   readonly key?: readonly number[];
 }

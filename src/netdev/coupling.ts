@@ -155,12 +155,14 @@ export class Coupling {
     });
   }
 
-  /** Table and key of receive-side scaling. Throws PortError; nothing is changed then. */
-  setScaling(change: Scaling): Promise<void> {
+  /** Table and key of receive-side scaling; `byDefault`: the table is nobody's wish, and need not be kept. Throws PortError;
+   *  nothing is changed then. */
+  setScaling(change: Scaling, { byDefault = false } = {}): Promise<void> {
     return this.#serially(async () => {
       const { table, key } = change;
       await this.#device.setRss({ ...(table && { table: [...table] }), ...(key && { key }) });
-      this.#scaling = { ...this.#scaling, ...change };
+      const { table: kept, ...rest } = { ...this.#scaling, ...change };
+      this.#scaling = byDefault || kept === undefined ? rest : { ...rest, table: kept };
     });
   }
 

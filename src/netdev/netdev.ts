@@ -101,10 +101,15 @@ export class Netdev implements NetdevControl {
     const wrong = table?.find((queue) => !(Number.isInteger(queue) && queue >= 0 && queue < queues));
     if (wrong !== undefined)
       throw this.#error('EINVAL', `indirection table: expected queues 0 to ${queues - 1}, got ${wrong}`);
+    const byDefault = table?.length === 0;
     // A shorter list fills the table over and over, as ethtool's does.
-    const whole = table && Array.from({ length: entries }, (_, i) => table[i % table.length] ?? 0);
+    const entry = (i: number) => (byDefault ? i % queues : (table![i % table!.length] ?? 0));
+    const whole = table && Array.from({ length: entries }, (_, i) => entry(i));
     await this.#try(() =>
-      this.#coupling.setScaling({ ...(whole && { table: whole }), ...(key && { key: Uint8Array.from(key) }) }),
+      this.#coupling.setScaling(
+        { ...(whole && { table: whole }), ...(key && { key: Uint8Array.from(key) }) },
+        { byDefault },
+      ),
     );
   }
 

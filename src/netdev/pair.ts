@@ -1,7 +1,7 @@
 // A queue pair of an interface in the thread that polls it: what the device receives goes up to the kernel, what the kernel sends
 // goes down to the device. By handle: no packet is copied here.
 import type { LcorePort, LcoreThread } from '../ethdev/lcore.js';
-import type { Pollable } from '../ethdev/loop.js';
+import type { Pollable, Ready } from '../ethdev/loop.js';
 import type { RxQueue, TxQueue } from '../ethdev/queues.js';
 import { cells } from '../memory/cells.js';
 import { MBUF, PACKET_FLAG, STEER_QUEUES } from '../memory/layout.js';
@@ -106,9 +106,9 @@ export class QueuePair implements Pollable {
     return false;
   }
 
-  disarm(): void {
-    this.#deviceRx.disarm();
-    this.#tapRx.disarm();
+  disarm(_signalled?: boolean, ready?: Ready): void {
+    this.#deviceRx.disarm(ready);
+    this.#tapRx.disarm(ready);
   }
 
   sleepMs(): number | undefined {

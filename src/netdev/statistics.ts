@@ -101,6 +101,11 @@ export const QUEUE_COUNTERS = {
 const device = (name: string, help: string): CounterDefinition => extended(name, help, name);
 
 const OWN: readonly CounterDefinition[] = [
+  // Of all queues that there ever were.
+  { name: 'rx_packets', help: 'Packets received', value: ({ device }) => device.ipackets },
+  { name: 'rx_bytes', help: 'Bytes of them', value: ({ device }) => device.ibytes },
+  { name: 'tx_packets', help: 'Packets that the host has taken', value: ({ device }) => device.opackets },
+  { name: 'tx_bytes', help: 'Bytes of them', value: ({ device }) => device.obytes },
   // The interface as the kernel counts it.
   {
     name: 'kernel_rx_packets',

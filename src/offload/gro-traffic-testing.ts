@@ -62,6 +62,8 @@ interface Draft {
   version: number;
   extensions: number[];
   segmentsLeft: number;
+  /** Last byte of a routing header. */
+  routing: number;
   label: number;
   id: number;
   sequence: number;
@@ -138,6 +140,9 @@ const CHANGES: readonly ((draft: Draft, amount: number, flow: FlowState) => void
     d.segmentsLeft = n & 1;
     d.badL4 = d.segmentsLeft !== 0;
     d.extensions = [43];
+  },
+  (d, n) => {
+    d.routing = n & 0xff;
   },
   (d, n) => {
     d.label = n;
@@ -314,7 +319,7 @@ export function groFrames(events: readonly GroEvent[]): { readonly bytes: Uint8A
     const draft: Draft = {
       ...{ shape, tags: [...(shape.tags ?? [])], mac: 2, tos: 0, ttl: 64, df: shape.df ?? true, reserved: false },
       ...{ fragment: 0, ipOptions: 0, version: shape.family, extensions: [...(shape.extensions ?? [])] },
-      ...{ segmentsLeft: 0, label: 0x1234, id: shape.ids === 'random' ? state.random >> 8 : state.id },
+      ...{ segmentsLeft: 0, routing: 0x33, label: 0x1234, id: shape.ids === 'random' ? state.random >> 8 : state.id },
       ...{ sequence: state.sequence, ack: state.ack, flags: FLAGS[event.flags] ?? ACK, window: state.window },
       ...{ reservedBits: 0, options: shape.timestamps ? timestamps(state.clock) : [], dataOffset: 0, payload },
       ...{ protocol: shape.protocol, ipLength: 0, udpLength: 0, pad: 0, cut: 0, badIp: false, badL4: false },
@@ -327,11 +332,11 @@ export function groFrames(events: readonly GroEvent[]): { readonly bytes: Uint8A
   });
 }
 
-/** Bytes of the extension headers, the last of which names `protocol`. */
-function extensionBytes(list: readonly number[], protocol: number, segmentsLeft: number): number[] {
+/** Bytes of the extension headers, the last of which names the protocol. */
+function extensionBytes({ extensions: list, protocol, segmentsLeft, routing }: Draft): number[] {
   return list.flatMap((number, i) => {
     const next = list[i + 1] ?? protocol;
-    if (number === 43) return [next, 2, 2, segmentsLeft, 0, 0, 0, 0, ...new Array<number>(16).fill(0x33)];
+    if (number === 43) return [next, 2, 2, segmentsLeft, 0, 0, 0, 0, ...new Array<number>(15).fill(0x33), routing];
     if (number === 44) return [next, 0, 0, 1, 0, 0, 0, 9];
     if (number === 51) return [next, 2, ...new Array<number>(14).fill(0)];
     return [next, 0, 1, 4, 0, 0, 0, 0]; // PadN
@@ -355,7 +360,7 @@ function transport(d: Draft): number[] {
 function build(d: Draft): Uint8Array {
   const { shape } = d;
   const four = shape.family === 4;
-  const extensions = four ? [] : extensionBytes(d.extensions, d.protocol, d.segmentsLeft);
+  const extensions = four ? [] : extensionBytes(d);
   const l4 = transport(d);
   const tags = d.tags.flatMap(({ tpid, tci }) => [tpid >> 8, tpid & 255, tci >> 8, tci & 255]);
   const ipHeader = four ? 20 + d.ipOptions * 4 : 40;

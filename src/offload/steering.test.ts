@@ -167,6 +167,12 @@ test('flows spread evenly where their level tells them apart, and not at all whe
         .map((part) => part.length)
         .slice(0, STEER_ENTRIES);
       assert.ok(Math.max(...sizes) <= 40 && Math.min(...sizes) >= 3, `${flow}: ${sizes}`);
+      const hosts = put(Array.from({ length: 255 }, (_, i) => ({ ...one(1), host: i })));
+      const byHost = steer(steering, hosts)
+        .map((part) => part.length)
+        .slice(0, STEER_ENTRIES);
+      assert.ok(Math.max(...byHost) <= 40 && Math.min(...byHost) >= 3, `${flow} by hosts: ${byHost}`);
+      put(Array.from({ length: 255 }, (_, i) => one(i)));
       steering.configure(TURNS, { ...ALL, [flow]: 'L3' });
       assert.equal(steer(steering, list).filter((part) => part.length > 0).length, 1, `${flow} by addresses`);
     }

@@ -8,6 +8,8 @@ export const PPI_TYPE = {
   VLAN: 6,
   HASH_VALUE: 8,
   HASH_INFO: 9,
+  /** Of a coalesced packet: how many segments it was made of. From the hash value on the numbers are NDIS's own. */
+  RSC: 22,
   /** Internal: describes a receive-side coalesced packet. */
   PACKET_ID: 0x80000001,
 } as const;
@@ -82,6 +84,11 @@ export const HashInfo = struct('HASH_INFO', {
   value: u32(0, 'bits 0..7 hash function, 8.. hash types (NDIS_HASH_*)', { hex: true }),
 });
 
+export const RscInfo = struct('RSC_INFO', {
+  coalescedSegments: u16(0, 'data segments in this packet'),
+  duplicateAcks: u16(2, 'duplicate acknowledgements left out'),
+});
+
 /** Receive-side coalescing: each fragment of a coalesced packet is an RNDIS packet with this info. */
 export const PacketIdInfo = struct('PACKET_ID_INFO', {
   version: u8(0, '1'),
@@ -96,6 +103,7 @@ export const PPI_TABLES = [
   VlanInfo,
   HashValueInfo,
   HashInfo,
+  RscInfo,
   PacketIdInfo,
 ] as const;
 
@@ -180,6 +188,8 @@ export function ppiText(info: Ppi, toGuest = false): string {
       const id = (value >>> PPI_VLAN_ID_SHIFT) & PPI_VLAN_ID_MASK;
       return `${name}(id=${id} priority=${value & PPI_VLAN_PRIORITY_MASK} dei=${value & PPI_VLAN_DEI ? 1 : 0})`;
     }
+    case PPI_TYPE.RSC:
+      return RscInfo.text(RscInfo.decode(info.data));
     case PPI_TYPE.PACKET_ID:
       return PacketIdInfo.text(PacketIdInfo.decode(info.data));
   }

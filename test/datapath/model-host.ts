@@ -315,7 +315,7 @@ export class ModelHost {
     };
     for (const frame of frames) {
       const tso = (frame.flags & F.TX_TSO) !== 0;
-      const parts = Math.ceil(frame.bytes.length / room);
+      const { parts, first, step, segments } = tso ? divide(frame, room, c.maxRanges) : oneOf(frame, room);
       if (parts > 1 && (!tso || parts > c.maxRanges)) {
         this.#count('rxTooBig');
         continue;
@@ -338,7 +338,9 @@ export class ModelHost {
       for (let part = 0; part < parts; part++) {
         const index = this.freeData.pop()!;
         const place = 1 | (part === 0 ? 2 : 0) | (part === parts - 1 ? 4 : 0);
-        this.#fill(index, seen, bytes.subarray(part * room, (part + 1) * room), parts > 1 ? place : 0);
+        const from = part === 0 ? 0 : first + (part - 1) * step;
+        const piece = bytes.subarray(from, part === 0 ? first : from + step);
+        this.#fill(index, seen, piece, parts > 1 ? place : 0, part === 0 ? segments : 0);
         batch.push(index);
       }
       if (parts > 1) this.#count('rxCoalesced');
@@ -352,11 +354,12 @@ export class ModelHost {
     return sent;
   }
 
-  #fill(index: number, frame: ModelFrame, bytes: Uint8Array, place: number): void {
+  #fill(index: number, frame: ModelFrame, bytes: Uint8Array, place: number, segments: number): void {
     const { c } = this;
     const infos: Info[] = [{ type: 0, value: receiveChecksum(frame.flags) }];
     if (frame.flags & F.VLAN) infos.push({ type: 6, value: vlanToInfo(frame.vlanTci) });
     if (frame.flags & F.HASH) infos.push({ type: 8, value: frame.hash }, { type: 9, value: frame.hashInfo });
+    if (place && segments) infos.push({ type: 22, value: Math.min(segments, 0xffff) });
     if (place) infos.push({ type: 0x80000001, value: 1 | (place << 8) });
     const at = c.receiveBuffer + index * c.suballocationBytes;
     this.#memory.bytes.set(rndisHead(c.suballocationBytes, FRAME_AT, bytes.length, infos), at);
@@ -376,6 +379,30 @@ export class ModelHost {
     end.publish();
     return true;
   }
+}
+
+interface Division {
+  readonly parts: number;
+  readonly first: number;
+  readonly step: number;
+  readonly segments: number;
+}
+
+const oneOf = ({ bytes }: ModelFrame, room: number): Division => ({
+  parts: Math.ceil(bytes.length / room),
+  ...{ first: room, step: room, segments: 0 },
+});
+
+/** A segment a piece, headers with the first; where that does not go, all that there is room for. */
+function divide(frame: ModelFrame, room: number, maxRanges: number): Division {
+  const { bytes, mss, l4Offset: l4 } = frame;
+  const full = oneOf(frame, room);
+  if (mss === 0 || l4 < 34 || l4 + 20 > Math.min(HEAD_BYTES, bytes.length)) return full;
+  const headers = l4 + (bytes[l4 + 12]! >> 4) * 4;
+  if (headers < l4 + 20 || headers >= bytes.length) return full;
+  const segments = Math.ceil((bytes.length - headers) / mss);
+  if (segments > maxRanges || headers + mss > room) return { ...full, segments };
+  return { parts: segments, first: headers + mss, step: mss, segments };
 }
 
 /** Pieces of one range that lie side by side are one. */

@@ -311,6 +311,7 @@ export class World {
       put(at + FRAME.at.length, frame.bytes.length);
       put(at + FRAME.at.fragments, at + FRAME.bytes);
       put(at + FRAME.at.fragmentCount, count);
+      put(at + FRAME.at.head, data + 1);
       for (let i = 0; i < count; i++) {
         const entry = at + FRAME.bytes + i * FRAGMENT.bytes;
         put(entry + FRAGMENT.at.address, data + 1 + i * piece);

@@ -1,7 +1,7 @@
 // Interfaces of `netvsc up` in namespaces of their own, each a process, on one host that is a process, too.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync } from 'node:fs';
+import { closeSync, readdirSync, rmSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import type { UpReady } from '../../src/apps/up/up.js';
 import { createNetwork, inNetwork } from '../../src/memory/os/netns.js';
 import { noTapReason } from '../../src/memory/os/tap-testing.js';
+import { openRunDirectory } from '../../src/memory/rundir.js';
 import { type ControlClient, findControl, type RemoteNetdev } from '../../src/netdev/control-client.js';
 import { networkNumber } from '../../src/netdev/control-path.js';
 import { testMachineName } from '../../src/vmbus/uio/testing.js';
@@ -125,11 +126,14 @@ export class Place {
 
   constructor(t: TestContext, number: number) {
     this.fd = createNetwork();
+    // Of a killed process in a namespace that had this one's number.
+    for (const name of readdirSync(openRunDirectory()))
+      if (name.includes(this.network)) rmSync(`${openRunDirectory()}/${name}`, { force: true });
     this.address = `10.81.0.${number}`;
     this.address6 = `fd00:81::${number}`;
     t.after(async () => {
+      await this.up?.end();
       for (const child of this.#children) child.kill('SIGKILL');
-      await this.up?.kill();
       closeSync(this.fd);
     });
   }
@@ -249,14 +253,11 @@ export class UpProcess {
     }
   }
 
+  /** SIGTERM; SIGKILL when that does not help. */
   async end(): Promise<number | string> {
     if (this.alive) this.child.kill('SIGTERM');
-    return this.exit;
-  }
-
-  async kill(): Promise<void> {
-    if (this.alive) this.child.kill('SIGKILL');
-    await this.exit;
+    const late = setTimeout(() => this.child.kill('SIGKILL'), LATE_MS / 2);
+    return this.exit.finally(() => clearTimeout(late));
   }
 }
 

@@ -171,6 +171,46 @@ for (const [lro, devargs] of [
   });
 }
 
+test('segments of one burst come as one packet while LRO is on, and one by one once it is off', async (t) => {
+  const rig = await pair(t, { rxOffloads: RX_CHECKSUMS | RX_OFFLOAD.TCP_LRO });
+  const { mbufs } = rig.eal;
+  const flags = F.TX_IP_CHECKSUM | F.TX_TCP_CHECKSUM | F.IPV4 | F.TCP;
+  const burst = async (count: number) => {
+    const list = Array.from({ length: count }, (_, i) => {
+      const frame = tcp(rig, 1460, 1);
+      frame.writeUInt32BE(5000 + i * 1460, 38);
+      frame.fill(i, HEADERS);
+      const mbuf = mbufs.allocate(rig.pool);
+      assert.ok(mbufs.write(mbuf, frame));
+      mbufs.setFlags(mbuf, flags);
+      mbufs.setL4Offset(mbuf, 34);
+      return mbuf;
+    });
+    rig.eal.arena.u32.set(list, rig.handles >>> 2);
+    await until('they are taken', () => rig.a.txQueue(0).burst(rig.handles, count) === count);
+    const came = await receive(rig, count * 1460);
+    const data = Buffer.concat(came.map(({ bytes }) => bytes.subarray(HEADERS)));
+    assert.deepEqual(data, Buffer.concat(list.map((_, i) => Buffer.alloc(1460, i))));
+    return came;
+  };
+  // The host may see a burst in two parts.
+  const large = await burst(20);
+  assert.ok(large.length <= 3, `${large.length} packets`);
+  for (const { mss, flags: got } of large) {
+    assert.equal(mss, 1460);
+    assert.ok(got & F.RX_COALESCED);
+    assert.notEqual(l4Verdict(got), 'BAD');
+  }
+  await rig.b.setOffloads({ rxOffloads: RX_CHECKSUMS });
+  assert.equal((await burst(20)).length, 20);
+  await rig.b.setOffloads({ rxOffloads: RX_CHECKSUMS | RX_OFFLOAD.TCP_LRO });
+  assert.ok((await burst(20)).length <= 3);
+  await until('all mbufs are back', () => {
+    rig.a.rxQueue(0).burst(rig.handles, 32);
+    return rig.pool.available === rig.pool.count;
+  });
+});
+
 test('packet types, unless a program does without them', async (t) => {
   const rig = await pair(t, {});
   const { mbufs, arena } = rig.eal;

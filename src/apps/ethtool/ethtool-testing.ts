@@ -2,7 +2,7 @@
 import type { NetdevControl } from '../../netdev/control.js';
 import type { RemoteNetdev } from '../../netdev/control-client.js';
 import { ethtool } from './ethtool.js';
-import { NoSuchInterface } from './types.js';
+import { BAD_ARGUMENTS, NoSuchInterface } from './types.js';
 
 export interface Outcome {
   readonly out: string;
@@ -40,3 +40,11 @@ export async function runEthtool(remote: RemoteNetdev | undefined, ...words: str
   });
   return { out, err, code };
 }
+
+/** Outcomes that many words have. */
+export const said = (out: string): Outcome => ({ out, err: '', code: 0 });
+export const failed = (code: number, err: string, out = ''): Outcome => ({ out, err, code });
+export const netlink = (code: number, ...lines: string[]): Outcome =>
+  failed(code, lines.map((line) => `netlink error: ${line}\n`).join(''));
+export const silent = said('');
+export const bad = failed(1, BAD_ARGUMENTS);

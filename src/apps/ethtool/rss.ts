@@ -185,10 +185,10 @@ function parseKey(asked: Asked, given: string, size: number): readonly number[] 
 function makeTable(
   asked: Asked,
   { equal, weights, start = 0, byDefault }: RssWish,
-  { table, rings }: RssState,
+  { table }: RssState,
 ): readonly number[] | undefined | number {
   const size = table.length;
-  if (byDefault) return table.map((_, index) => index % rings);
+  if (byDefault) return [];
   if (equal !== undefined) return table.map((_, index) => start + (index % equal));
   if (!weights) return undefined;
   const sum = weights.reduce((total, weight) => total + weight, 0);

@@ -198,6 +198,31 @@ function restoreLength(at: u32, flags: u32, bytes: u32): void {
   else store<u16>(at + 16, bswap<u16>(<u16>(bytes - 14)));
 }
 
+// How a large packet is divided: bytes of the first piece and of the others, how many there are, and how many segments it stands for.
+let firstBytes: u32 = 0;
+let stepBytes: u32 = 0;
+let parts: u32 = 0;
+let segments: u32 = 0;
+
+/** A piece has one segment, the first one with the headers: guests find the segments' size there. When that makes too many pieces, or the
+ *  segments do not fit, all have as much as there is room. */
+function divide(frame: u32, bytes: u32, room: u32, maxRanges: u32): void {
+  firstBytes = stepBytes = room;
+  parts = (bytes + room - 1) / room;
+  segments = 0;
+  const mss = load<u32>(frame, L.FRAME_MSS);
+  const l4 = load<u32>(frame, L.FRAME_L4_OFFSET);
+  if (mss == 0 || l4 < 34 || l4 + 20 > L.HEAD_BYTES || l4 + 20 > bytes) return;
+  // The sender may change it meanwhile: read once.
+  const headers = l4 + (((<u32>load<u8>(load<u32>(frame, L.FRAME_HEAD) + l4, 12)) >>> 4) << 2);
+  if (headers < l4 + 20 || headers >= bytes) return;
+  segments = (bytes - headers + mss - 1) / mss;
+  if (segments > maxRanges || headers + mss > room) return;
+  firstBytes = headers + mss;
+  stepBytes = mss;
+  parts = segments;
+}
+
 /** Writes one suballocation: header, infos and `bytes` bytes of the frame. `piece` = packet-id flags, 0 for a whole frame. */
 @inline
 function fill(ch: u32, frame: u32, flags: u32, bytes: u32, piece: u32): u32 {
@@ -209,7 +234,10 @@ function fill(ch: u32, frame: u32, flags: u32, bytes: u32, piece: u32): u32 {
     info = putPpi(info, L.PPI_TYPE_HASH_VALUE, load<u32>(frame, L.FRAME_HASH));
     info = putPpi(info, L.PPI_TYPE_HASH_INFO, load<u32>(frame, L.FRAME_HASH_INFO));
   }
-  if (piece != 0) info = putPpi(info, L.PPI_TYPE_PACKET_ID, 1 | (piece << 8));
+  if (piece != 0) {
+    if (piece & L.PPI_PACKET_ID_FIRST && segments != 0) info = putPpi(info, L.PPI_TYPE_RSC, segments < 0xffff ? segments : 0xffff);
+    info = putPpi(info, L.PPI_TYPE_PACKET_ID, 1 | (piece << 8));
+  }
   putPacketHeader(at, load<u32>(ch, L.HOST_CHANNEL_SUBALLOCATION_BYTES), DATA_AT, bytes, info - at - PACKET_HEADER);
   copyFrame(at + DATA_AT, bytes);
   return at + DATA_AT;
@@ -229,9 +257,9 @@ export function hostSend(ch: u32, list: u32, n: u32): u32 {
     const frame = load<u32>(list + (i << 2));
     const length = load<u32>(frame, L.FRAME_LENGTH);
     const flags = load<u32>(frame, L.FRAME_FLAGS);
-    const whole = length <= room;
-    const parts: u32 = whole ? 1 : (length + room - 1) / room;
-    if (!whole && ((flags & L.PACKET_FLAG_TX_TSO) == 0 || parts > maxRanges)) {
+    if (flags & L.PACKET_FLAG_TX_TSO) divide(frame, length, room, maxRanges);
+    else parts = length <= room ? 1 : NONE;
+    if (parts > maxRanges) {
       count(ch + L.HOST_CHANNEL_RX_TOO_BIG, 1);
       continue;
     }
@@ -253,14 +281,15 @@ export function hostSend(ch: u32, list: u32, n: u32): u32 {
     }
     fragment = load<u32>(frame, L.FRAME_FRAGMENTS);
     fragmentOffset = 0;
-    if (whole) {
+    if (parts == 1) {
       const at = fill(ch, frame, flags, length, 0);
       if ((flags & UNFINISHED) == L.PACKET_FLAG_TX_UDP_CHECKSUM) finishUdp(frame, at, flags, length);
       if (flags & L.PACKET_FLAG_TX_TSO) restoreLength(at, flags, length);
     } else {
       let left = length;
       for (let part: u32 = 0; part < parts; part++) {
-        const step = left < room ? left : room;
+        const most = part == 0 ? firstBytes : stepBytes;
+        const step = left < most ? left : most;
         let piece = L.PPI_PACKET_ID_SUBALLOCATED;
         if (part == 0) piece |= L.PPI_PACKET_ID_FIRST;
         if (part == parts - 1) piece |= L.PPI_PACKET_ID_LAST;

@@ -6,6 +6,7 @@ export { guestAbandon, guestFlush, guestLent, guestPoll } from './guest-receive'
 export { portReceive, portSend, portStage } from './guest-port';
 export { guestSend } from './guest-send';
 export { handlePut, handleTake } from './handle-ring';
+export { hostCoalesce } from './coalesce';
 export { hostComplete, hostPoll } from './host-poll';
 export { hostDivide, hostReset, hostSend, hostSendControl } from './host-send';
 export { hostStage } from './host-stage';

@@ -22,6 +22,7 @@ const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
+const SHUT_RDWR = 2;
 /** sizeof(sun_path) less the final zero. */
 const PATH_MAX = 107;
 
@@ -33,6 +34,7 @@ const connectCall = declare('int connect(int fd, uint64 address, uint bytes)');
 const getsockopt = declare('int getsockopt(int fd, int level, int name, uint64 value, uint64 bytes)');
 const sendCall = declareBytes('int64 send(int fd, const void *from, uint64 bytes, int flags)');
 const recvCall = declareBytes('int64 recv(int fd, void *to, uint64 bytes, int flags)');
+const shutdownCall = declare('int shutdown(int fd, int how)');
 const fchmodCall = declare('int fchmod(int fd, uint mode)');
 
 /** What receiveWord() returns when the peer has closed. No error number is this large. */
@@ -76,6 +78,10 @@ export function connectUnix(path: string): number {
   closeSync(fd);
   throw new OsError('connect', -result, path);
 }
+
+/** Ends a connection for both sides at once. A close alone is seen by the other side only when no thread sleeps on the descriptor
+ *  any more. What is no socket stays as it is. */
+export const endConnection = (fd: number): void => void shutdownCall(fd, SHUT_RDWR);
 
 /** SO_PEERCRED of a connected Unix socket. Throws OsError. */
 export function peerCredentials(fd: number): PeerCredentials {
