@@ -36,7 +36,8 @@ export async function iperf(client: Place, server: Place, address: string, words
   const end = once(listener, 'close');
   await listens.line(1, () => listener.exitCode === null, 'iperf3 -s');
   const { said, code } = await client.attempt('iperf3', '-c', address, '-J', ...words.split(' '));
-  const report = JSON.parse(said) as IperfReport;
+  // Behind a warning, if it has one.
+  const report = JSON.parse(said.slice(said.indexOf('{'))) as IperfReport;
   if (code !== 0 || report.error !== undefined) {
     listener.kill('SIGKILL');
     throw new Error(`iperf3 -c ${address} ${words} ended with ${code}: ${report.error}`);
