@@ -5,15 +5,18 @@ import { createSocket, type Socket } from 'node:dgram';
 import { connect, createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Random } from './soak-random.js';
+import { seededRandom } from '../src/vmbus/memory/simulator.js';
 
 const TCP_PORT = 5301;
 const UDP_PORT = 5302;
 const PERIOD_MS = 10;
 const BURST = 4;
 const MEGABYTES_MAX = 24;
-/** UDP flows: the second one's datagrams are cut into fragments. */
-const SIZES = [1400, 6000] as const;
+/** UDP flows, bytes of a datagram at least and at most: the second one's are all cut into fragments, whose hash is another. */
+const SIZES = [
+  [4, 1400],
+  [2000, 6000],
+] as const;
 
 export interface StationReport {
   readonly tcp: { readonly connections: number; readonly bytes: number; readonly wrong: readonly string[] };
@@ -32,7 +35,9 @@ interface Flow {
 }
 
 const [own4 = '', own6 = '', peer4 = '', peer6 = '', seed = '1'] = process.argv.slice(2);
-const random = new Random(Number(seed));
+const random = seededRandom(Number(seed));
+/** 0 to limit - 1. */
+const below = (limit: number) => Math.floor(random() * limit);
 const totals = { udpSent: 0, udpReceived: 0, udpDamaged: 0, udpTwice: 0, udpReordered: 0 };
 const tcp = { connections: 0, bytes: 0, wrong: [] as string[] };
 const flows = new Map<string, Flow>();
@@ -65,17 +70,17 @@ function hear(message: Buffer, from: string): void {
 async function datagrams(): Promise<void> {
   const sockets = await Promise.all(
     [own4, own6].flatMap((address) =>
-      SIZES.map(async (size) => {
+      SIZES.map(async ([least, most]) => {
         const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
         await new Promise<void>((resolve) => socket.bind(0, address, resolve));
-        return { socket, size, to: address.includes(':') ? peer6 : peer4, next: 0 };
+        return { socket, least, most, to: address.includes(':') ? peer6 : peer4, next: 0 };
       }),
     ),
   );
   while (!stopped) {
     for (const one of sockets) {
-      for (let i = 0; i < (one.size === SIZES[0] ? BURST : 1); i++) {
-        const message = Buffer.allocUnsafe(4 + random.below(one.size - 4));
+      for (let i = 0; i < (one.most < 1500 ? BURST : 1); i++) {
+        const message = Buffer.allocUnsafe(one.least + below(one.most - one.least + 1));
         message.writeUInt32LE(one.next, 0);
         for (let at = 4; at < message.length; at++) message[at] = patternAt(one.next, at);
         if (await sent(one.socket, message, one.to)) one.next++;
@@ -100,7 +105,7 @@ function connection(to: string, chunks: number): Promise<void> {
     const socket = connect(TCP_PORT, to);
     const hash = createHash('sha256');
     const block = Buffer.alloc(1 << 16);
-    const salt = random.below(2 ** 31);
+    const salt = below(2 ** 31);
     let count = 0;
     let answer = '';
     const push = () => {
@@ -130,7 +135,7 @@ function connection(to: string, chunks: number): Promise<void> {
 
 async function streams(): Promise<void> {
   for (let i = 0; !stopped; i++) {
-    await connection(i % 2 === 0 ? peer4 : peer6, 1 + random.below(MEGABYTES_MAX * 16));
+    await connection(i % 2 === 0 ? peer4 : peer6, 1 + below(MEGABYTES_MAX * 16));
     // Room for the others on a machine with few cores.
     await sleep(100);
   }

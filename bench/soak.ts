@@ -8,13 +8,25 @@ import { fileURLToPath } from 'node:url';
 import type { HostState } from '../src/host/state.js';
 import { findControl, type RemoteNetdev } from '../src/netdev/control-client.js';
 import { networkOf } from '../src/netdev/control-path.js';
+import { seededRandom } from '../src/vmbus/memory/simulator.js';
 import { type Interfaces, sleep, withInterfaces } from './interfaces.js';
 import { openUp, started, type UpPath } from './interfaces-linux.js';
 import { addresses, NETWORK } from './interfaces-paths.js';
 import { Skip, type SuiteResult } from './report.js';
-import { Random } from './soak-random.js';
 import type { StationReport } from './soak-station.js';
 import { median } from './traffic.js';
+
+interface Draw {
+  /** 0 to limit - 1. */
+  below(limit: number): number;
+  of<T>(list: readonly T[]): T;
+}
+
+function draws(seed: number): Draw {
+  const random = seededRandom(seed);
+  const below = (limit: number) => Math.floor(random() * limit);
+  return { below, of: (list) => list[below(list.length)]! };
+}
 
 const FLIP_MS = 1000;
 /** Every so many flips something else is changed than a feature. */
@@ -91,25 +103,24 @@ async function pinging(interfaces: Interfaces, to: string): Promise<() => Promis
 }
 
 /** Changes one interface. Returns what was changed. */
-async function flip(remote: RemoteNetdev, random: Random, count: number): Promise<string> {
+async function flip(remote: RemoteNetdev, { below, of }: Draw, count: number): Promise<string> {
   if (count % OTHER_EVERY !== 0) {
     const wanted: Record<string, boolean> = {};
-    for (let i = 1 + random.below(4); i > 0; i--) wanted[random.of(FEATURES)] = random.below(2) === 0;
+    for (let i = 1 + below(4); i > 0; i--) wanted[of(FEATURES)] = below(2) === 0;
     await remote.setFeatures(wanted);
     return 'features';
   }
-  const what = random.of(['channels', 'rings', 'table', 'flows'] as const);
+  const what = of(['channels', 'rings', 'table', 'flows'] as const);
   const { combined } = await remote.channels();
   if (what === 'channels') {
     // A table may use any queue that there was.
     await remote.setRss({ table: [0] });
-    await remote.setChannels(1 + random.below(4));
-  } else if (what === 'rings') await remote.setRings({ rx: 1000 + random.below(8000), tx: 100 + random.below(2000) });
+    await remote.setChannels(1 + below(4));
+  } else if (what === 'rings') await remote.setRings({ rx: 1000 + below(8000), tx: 100 + below(2000) });
   else if (what === 'table') {
-    const used = 1 + random.below(combined);
+    const used = 1 + below(combined);
     await remote.setRss({ table: Array.from({ length: 16 }, (_, i) => i % used) });
-  } else
-    await remote.setFlowHash(random.of(['tcp4', 'udp4', 'tcp6', 'udp6'] as const), random.of(['L3', 'L4'] as const));
+  } else await remote.setFlowHash(of(['tcp4', 'udp4', 'tcp6', 'udp6'] as const), of(['L3', 'L4'] as const));
   return what;
 }
 
@@ -165,6 +176,11 @@ export function soakFaults({ counters, stack, host, stations, pings }: Ended): s
     );
     const taken = c('kernel_tx_packets');
     expect(taken === down, `${name}: ${taken} packets taken from the kernel, ${down} of them accounted for`);
+    const { txPackets = 0, rxPackets = 0 } = host.nics[i]!.counters;
+    const given = c('tx_packets') + c('tx_failed') + c('tx_abandoned');
+    expect(txPackets === given, `${name}: ${given} packets given to the host, which got ${txPackets}`);
+    const got = c('rx_packets') + c('rx_no_memory') + c('rx_missed') + c('rx_filtered') + c('rx_too_long');
+    expect(rxPackets === got, `${name}: ${rxPackets} packets from the host, ${got} of them seen`);
     for (const [counter, value] of all) if (FAULTS.test(counter)) expect(value === 0, `${name}: ${counter} ${value}`);
   }
   const lost = losses(counters, host);
@@ -200,11 +216,10 @@ function losses(counters: readonly Counters[], host: HostState): number {
 /** By name. */
 function hostLosses({ nics, ports }: HostState): [name: string, value: number][] {
   const found: [string, number][] = [];
-  for (const { name, counters, lostToDeadChannels, subchannels } of nics) {
+  for (const { name, counters, lostToDeadChannels } of nics) {
     found.push([`${name} lostToDeadChannels`, lostToDeadChannels]);
-    for (const all of [counters, ...subchannels.map((one) => one.counters)])
-      for (const [counter, value] of Object.entries(all))
-        if (/^rx(NoSuballocation|RingFull)$/.test(counter)) found.push([`${name} ${counter}`, value]);
+    for (const counter of ['rxNoSuballocation', 'rxRingFull', 'rxTooBig'])
+      found.push([`${name} ${counter}`, counters[counter] ?? 0]);
   }
   for (const { name, counters } of ports)
     for (const [counter, value] of Object.entries(counters))
@@ -242,7 +257,7 @@ export function soak({ minutes, seed }: SoakOptions): Promise<SuiteResult> {
     for (const station of stations) station.tell('start');
 
     const began = performance.now();
-    const { memory, changes } = await flipping(clients, path, began + minutes * 60_000, new Random(seed));
+    const { memory, changes } = await flipping(clients, path, began + minutes * 60_000, draws(seed));
     const pinged = await Promise.all(pings.map((over) => over()));
     await Promise.all(stations.map((station) => station.ask('stop')));
     const seconds = (performance.now() - began) / 1000;
@@ -265,12 +280,12 @@ export function soak({ minutes, seed }: SoakOptions): Promise<SuiteResult> {
 }
 
 /** Changes settings every second until that time. */
-async function flipping(clients: readonly RemoteNetdev[], path: UpPath, until: number, random: Random) {
+async function flipping(clients: readonly RemoteNetdev[], path: UpPath, until: number, draw: Draw) {
   const memory = path.pids.map((): number[] => []);
   const changes = new Map<string, number>();
   for (let count = 1; performance.now() < until; count++) {
     await sleep(FLIP_MS);
-    const what = await flip(random.of(clients), random, count);
+    const what = await flip(draw.of(clients), draw, count);
     changes.set(what, (changes.get(what) ?? 0) + 1);
     for (const [i, pid] of path.pids.entries()) memory[i]!.push(rssBytes(pid));
   }
