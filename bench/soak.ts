@@ -39,6 +39,8 @@ const FEATURES = [
 /** Resident memory may grow by that, of the second quarter's median. */
 const GROWTH = 0.1;
 const GROWTH_BYTES = 24 << 20;
+/** In less time not even the code is compiled. */
+const GROWTH_SAMPLES = 100;
 
 export interface SoakOptions {
   readonly minutes: number;
@@ -160,7 +162,7 @@ interface Ended {
 }
 
 /** What is not as it should be. */
-export function soakFaults({ counters, stack, host, stations, pings }: Ended): string[] {
+function soakFaults({ counters, stack, host, stations, pings }: Ended): string[] {
   const faults: string[] = [];
   const expect = (holds: boolean, text: string) => {
     if (!holds) faults.push(text);
@@ -304,7 +306,8 @@ function memoryText(memory: readonly (readonly number[])[], faults: string[]): s
     const after = median(samples.slice(-quarter));
     const name = i === 0 ? 'host' : `lin${i - 1}`;
     const text = `memory of ${name}: ${mb(before)} MB in the second quarter, ${mb(after)} MB in the last`;
-    if (after - before > Math.max(GROWTH_BYTES, before * GROWTH)) faults.push(`it grows: ${text}`);
+    const judged = samples.length >= GROWTH_SAMPLES;
+    if (judged && after - before > GROWTH_BYTES + before * GROWTH) faults.push(`it grows: ${text}`);
     return text;
   });
 }

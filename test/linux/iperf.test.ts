@@ -11,10 +11,10 @@ async function tcp(client: Place, server: Place, address: string, words: string)
   const sent = end.sum_sent!.bytes;
   const received = end.sum_received!.bytes;
   assert.ok(received > 0 && received <= sent, `${words}: ${received} of ${sent} bytes received`);
-  // Nothing on the way loses packets: what is sent again was late, or dropped by a full socket.
-  const segments = sent / 1448;
+  // What is sent again was late, or the kernel dropped it in front of the interface: eight streams, and few cores.
+  const segments = sent / (Number(/-M (\d+)/.exec(words)?.[1] ?? 1460) - 12);
   const again = end.sum_sent!.retransmits ?? 0;
-  assert.ok(again <= 50 + segments / 50, `${words}: ${again} of about ${segments.toFixed(0)} segments sent again`);
+  assert.ok(again <= 200 + segments / 20, `${words}: ${again} of about ${segments.toFixed(0)} segments sent again`);
 }
 
 async function udp(client: Place, server: Place, address: string, words: string): Promise<void> {
