@@ -19,6 +19,8 @@ const packages = {
   ping: 'iputils-ping',
   curl: 'curl',
   iperf3: 'iperf3',
+  ethtool: 'ethtool',
+  tcpdump: 'tcpdump',
   cc: 'gcc',
   'pkg-config': 'pkg-config',
   'dpdk-testpmd': 'dpdk-dev',
