@@ -11,6 +11,7 @@ import { addHost } from './host.js';
 import { addRun } from './run.js';
 import { addTestpmd } from './testpmd.js';
 import { addUp } from './up.js';
+import { addXdp } from './xdp.js';
 
 function makeProgram(): Command {
   const program = new Command('netvsc')
@@ -28,8 +29,9 @@ function makeProgram(): Command {
   addUp(program);
   addDown(program);
   addEthtool(program);
-  const commands = program.commands.flatMap((command) => [command, ...command.commands]);
-  for (const command of commands) command.copyInheritedSettings(program).exitOverride();
+  addXdp(program);
+  const below = (command: Command): Command[] => command.commands.flatMap((one) => [one, ...below(one)]);
+  for (const command of below(program)) command.copyInheritedSettings(program).exitOverride();
   return program.exitOverride();
 }
 

@@ -244,32 +244,43 @@ class Maker extends Walker {
     const { bitAt, bitSize, path, depth } = target;
     switch (type.kind) {
       case BTF_KIND.VAR:
-        return this.make(type.type, json, { ...target, depth: depth + 1 });
+        this.make(type.type, json, { ...target, depth: depth + 1 });
+        return;
       case BTF_KIND.INT: {
         const { at, bits } = this.integerBits(type, bitAt, bitSize);
         const one = isChar(type) && bits === 8 && typeof json === 'string' && json.length === 1 ? json : undefined;
         if (one !== undefined && one.charCodeAt(0) < 0x80) {
-          return writeBits(this.bytes, at, bits, BigInt(one.charCodeAt(0)));
+          writeBits(this.bytes, at, bits, BigInt(one.charCodeAt(0)));
+          return;
         }
-        return this.#number(json, { at, bits, signed: isSigned(type), path });
+        this.#number(json, { at, bits, signed: isSigned(type), path });
+        return;
       }
       case BTF_KIND.ENUM:
       case BTF_KIND.ENUM64: {
         const value = typeof json === 'string' ? namesOf(type).byName.get(json) : undefined;
         const bits = bitSize || type.size * 8;
-        if (value !== undefined) return writeBits(this.bytes, bitAt, bits, value);
+        if (value !== undefined) {
+          writeBits(this.bytes, bitAt, bits, value);
+          return;
+        }
         const names = type.values.slice(0, 12).map(({ name }) => name);
-        return this.#number(json, { at: bitAt, bits, signed: type.signed, path, names });
+        this.#number(json, { at: bitAt, bits, signed: type.signed, path, names });
+        return;
       }
       case BTF_KIND.FLOAT:
-        return writeBits(this.bytes, bitAt, type.size * 8, jsonToFloat(type, json, path));
+        writeBits(this.bytes, bitAt, type.size * 8, jsonToFloat(type, json, path));
+        return;
       case BTF_KIND.PTR:
-        return this.#number(json, { at: bitAt, bits: 64, signed: false, path });
+        this.#number(json, { at: bitAt, bits: 64, signed: false, path });
+        return;
       case BTF_KIND.ARRAY:
-        return this.#array(type, json, target);
+        this.#array(type, json, target);
+        return;
       case BTF_KIND.STRUCT:
       case BTF_KIND.UNION:
-        return this.#struct(type, json, target);
+        this.#struct(type, json, target);
+        return;
       default:
         throw new ObjectError(`${path}: ${this.btf.describe(id)} cannot be made`);
     }
@@ -315,7 +326,9 @@ class Maker extends Walker {
 
   #struct(type: BtfStruct, json: JsonValue, { bitAt, path, depth }: Target): void {
     if (json === null || typeof json !== 'object' || Array.isArray(json)) {
-      throw new ObjectError(`${path}: expected an object with the members of ${this.btf.describe(type.id)}, got ${show(json)}`);
+      throw new ObjectError(
+        `${path}: expected an object with the members of ${this.btf.describe(type.id)}, got ${show(json)}`,
+      );
     }
     const given = new Map(Object.entries(json as { readonly [name: string]: JsonValue }));
     const members = this.members(type);

@@ -271,9 +271,12 @@ class Reader {
     const check = (id: number) => {
       if (id >= count) {
         const kind = nameOf(BTF_KIND, type.kind);
-        throw new ObjectError(`type ${type.id} (${kind} ${quoted(type.name)}) refers to type ${id}: there are ${count}`, {
-          section: SECTION,
-        });
+        throw new ObjectError(
+          `type ${type.id} (${kind} ${quoted(type.name)}) refers to type ${id}: there are ${count}`,
+          {
+            section: SECTION,
+          },
+        );
       }
     };
     if ('type' in type) check(type.type);

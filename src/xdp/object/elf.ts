@@ -16,7 +16,7 @@ export interface Section {
   readonly writable: boolean;
 }
 
-export interface Symbol {
+export interface ObjectSymbol {
   readonly name: string;
   readonly type: number;
   readonly bind: number;
@@ -29,13 +29,13 @@ export interface Symbol {
 export interface Relocation {
   readonly offset: number;
   readonly type: number;
-  readonly symbol: Symbol;
+  readonly symbol: ObjectSymbol;
 }
 
 export interface ElfObject {
   /** By index; the first is empty. */
   readonly sections: readonly Section[];
-  readonly symbols: readonly Symbol[];
+  readonly symbols: readonly ObjectSymbol[];
   /** Index of a section -> what is to be relocated in it, in order of offset. */
   readonly relocations: ReadonlyMap<number, readonly Relocation[]>;
 }
@@ -172,7 +172,7 @@ function entries(section: Section, head: SectionHeader, size: number): number[] 
   return Array.from({ length: section.bytes.length / size }, (_, i) => i * size);
 }
 
-function readSymbols(sections: readonly Section[], heads: readonly SectionHeader[]): Symbol[] {
+function readSymbols(sections: readonly Section[], heads: readonly SectionHeader[]): ObjectSymbol[] {
   const tables = sections.filter(({ type }) => type === elf.ELF_SECTION_TYPE.SYMTAB);
   if (tables.length > 1) throw new ObjectError(`expected one symbol table, got ${tables.length}`);
   const table = tables[0];
@@ -182,7 +182,7 @@ function readSymbols(sections: readonly Section[], heads: readonly SectionHeader
   if (strings?.type !== elf.ELF_SECTION_TYPE.STRTAB) {
     throw new ObjectError(`expected a string table in section ${head.link}`, { section: table.name });
   }
-  return entries(table, head, elf.ElfSymbol.size).map((at): Symbol => {
+  return entries(table, head, elf.ElfSymbol.size).map((at): ObjectSymbol => {
     const raw = elf.ElfSymbol.decode(table.bytes, at);
     const bad = (what: string): never => {
       throw new ObjectError(what, { section: table.name, offset: at });
@@ -197,7 +197,9 @@ function readSymbols(sections: readonly Section[], heads: readonly SectionHeader
     // Symbols of files and absolute values are nobody's business here.
     const inside = target !== undefined && target.index !== elf.ELF_SECTION_INDEX.UNDEF;
     if (inside && raw.value + raw.size > BigInt(target.size)) {
-      bad(`${quoted(name)}: ${raw.size} bytes at ${raw.value} of section ${quoted(target.name)}, of ${target.size} bytes`);
+      bad(
+        `${quoted(name)}: ${raw.size} bytes at ${raw.value} of section ${quoted(target.name)}, of ${target.size} bytes`,
+      );
     }
     return {
       ...{ name, type, bind: raw.info >> 4, section: raw.section },
@@ -210,7 +212,7 @@ function readSymbols(sections: readonly Section[], heads: readonly SectionHeader
 function readRelocations(
   sections: readonly Section[],
   heads: readonly SectionHeader[],
-  symbols: readonly Symbol[],
+  symbols: readonly ObjectSymbol[],
 ): Map<number, Relocation[]> {
   const bySection = new Map<number, Relocation[]>();
   for (const table of sections) {

@@ -61,7 +61,10 @@ export function readCode(
 function linesOf(slots: number, info: SectionInfo | undefined): (SourceLine | undefined)[] {
   const lines = new Array<SourceLine | undefined>(slots).fill(undefined);
   const list = info?.lines ?? [];
-  list.forEach(({ slot, line }, i) => lines.fill(line, slot, list[i + 1]?.slot ?? slots));
+  for (const [i, { slot, line }] of list.entries()) {
+    // Line 0: of the compiler's own making.
+    if (line.line > 0) lines.fill(line, slot, list[i + 1]?.slot ?? slots);
+  }
   return lines;
 }
 

@@ -5,7 +5,7 @@ import { nameOf } from '../../wire/struct.js';
 import { INSN_BYTES, slotsOf } from '../isa/code.js';
 import { CODE, MAX_INSNS } from '../isa/opcodes.js';
 import { type BpfProgram, CALL, IMM64, type Insn, type ProgramType, type Subprogram } from '../isa/program.js';
-import type { Relocation, Section, Symbol } from './elf.js';
+import type { ObjectSymbol, Relocation, Section } from './elf.js';
 import { ObjectError, type ObjectPlace, quoted } from './errors.js';
 import { type CodeFunction, type CodeSection, isLocalCall } from './functions.js';
 import type { BpfMap, FindMap } from './maps.js';
@@ -133,11 +133,14 @@ class Linker {
     }
     const known = nameOf(BPF_RELOCATION, type);
     const what = `relocation ${known} (symbol ${quoted(symbol.name)}): expected R_BPF_64_64 of a 64-bit immediate or`;
-    throw new ObjectError(`${what} R_BPF_64_32 of a call; the instruction's code is 0x${insn.code.toString(16)}`, place);
+    throw new ObjectError(
+      `${what} R_BPF_64_32 of a call; the instruction's code is 0x${insn.code.toString(16)}`,
+      place,
+    );
   }
 
   /** What a 64-bit immediate stands for. */
-  #address(symbol: Symbol, addend: number, place: ObjectPlace): Target {
+  #address(symbol: ObjectSymbol, addend: number, place: ObjectPlace): Target {
     if (symbol.section === ELF_SECTION_INDEX.UNDEF) {
       this.#missing(symbol, 'a variable of the kernel', place);
       return { kind: 'number', value: 0 };
@@ -158,7 +161,7 @@ class Linker {
     throw new ObjectError(`${what}: expected a map, a variable or a function`, place);
   }
 
-  #missing({ name, bind }: Symbol, what: string, place: ObjectPlace): void {
+  #missing({ name, bind }: ObjectSymbol, what: string, place: ObjectPlace): void {
     const text = `${quoted(name)} is not defined in the object (extern): ${what}, which there is none of here`;
     if (bind !== ELF_SYMBOL_BIND.WEAK) throw new ObjectError(text, place);
     this.#input.note(`${text}; it is weak: its address is 0`);

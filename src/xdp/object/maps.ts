@@ -41,7 +41,9 @@ export interface BpfMap extends MapShape {
   readonly constant: boolean;
 }
 
-export type InitialEntry = { readonly key: number; readonly map: number } | { readonly key: number; readonly program: string };
+export type InitialEntry =
+  | { readonly key: number; readonly map: number }
+  | { readonly key: number; readonly program: string };
 
 /** A map and where its declaration lies. */
 export interface Declared {
@@ -298,8 +300,7 @@ function legacyMaps(section: Section, elf: ElfObject, add: Add): void {
       throw new ObjectError(`map ${quoted(symbol.name)}: expected at a multiple of ${size}`, where);
     }
     const { flags, ...base } = LegacyMap.decode(section.bytes, symbol.value);
-    const extra =
-      size === LegacyMapIproute.size ? LegacyMapIproute.decode(section.bytes, symbol.value) : undefined;
+    const extra = size === LegacyMapIproute.size ? LegacyMapIproute.decode(section.bytes, symbol.value) : undefined;
     const rest = section.bytes.subarray(symbol.value + LegacyMap.size, symbol.value + size);
     if (!extra && rest.some((byte) => byte !== 0)) {
       const what = `map ${quoted(symbol.name)}: expected zeros after ${LegacyMap.size} bytes of a record of ${size}`;

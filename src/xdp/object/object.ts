@@ -1,6 +1,8 @@
 // An object as clang makes it, ready to be checked and run: programs, linked, and the maps that they refer to.
-import type { BpfProgram, ProgramType } from '../isa/program.js';
+
 import { checkProgram, InsnError } from '../isa/check.js';
+import { INSN_BYTES } from '../isa/code.js';
+import type { BpfProgram, ProgramType } from '../isa/program.js';
 import { Btf } from './btf.js';
 import { parseBtfExt, type SectionInfo } from './btf-ext.js';
 import type { JsonValue } from './btf-json.js';
@@ -12,7 +14,6 @@ import { linkProgram, startingAt } from './link.js';
 import { type BpfMap, declareMaps, initialEntries, mapFinder } from './maps.js';
 import { type RunConfig, runConfigs } from './run-config.js';
 import { sectionMeaning } from './section-names.js';
-import { INSN_BYTES } from '../isa/code.js';
 
 export interface LoadOptions {
   /** Types of programs whose section's name does not tell, by name of the section or the program. */

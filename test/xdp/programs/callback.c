@@ -31,4 +31,4 @@ SEC("xdp") int with_call(struct xdp_md *ctx)
 	return mix(ctx->ingress_ifindex, ctx->rx_queue_index) ? XDP_PASS : XDP_DROP;
 }
 
-char license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "GPL";

@@ -52,4 +52,4 @@ SEC("xdp") int ask(struct xdp_md *ctx)
 	return thing->list[1].pad ? XDP_DROP : XDP_PASS;
 }
 
-char license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "GPL";

@@ -66,4 +66,4 @@ SEC("xdp.frags") int count_frags(struct xdp_md *ctx)
 	return count(0, 1) ? XDP_ABORTED : XDP_PASS;
 }
 
-char license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "GPL";

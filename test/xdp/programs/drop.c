@@ -6,4 +6,4 @@ SEC("xdp") int drop(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
-char license[] SEC("license") = "Dual MIT/GPL";
+char _license[] SEC("license") = "Dual MIT/GPL";

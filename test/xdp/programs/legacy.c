@@ -16,4 +16,4 @@ SEC("xdp_old") int old(struct xdp_md *ctx)
 	return value && *value && bpf_map_lookup_elem(&old_hash, &key) ? XDP_TX : XDP_PASS;
 }
 
-char license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "GPL";

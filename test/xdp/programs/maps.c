@@ -122,4 +122,4 @@ SEC("tc") int elsewhere(struct xdp_md *ctx)
 	return 0;
 }
 
-char license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "GPL";

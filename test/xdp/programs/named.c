@@ -5,11 +5,11 @@ struct {
 	__uint(priority, 10);
 	__uint(XDP_PASS, 0);
 	__uint(XDP_DROP, 1);
-} _mine __attribute__((section(".xdp_run_config"), used));
+} _my_program __attribute__((section(".xdp_run_config"), used));
 
 #undef XDP_PASS
 
-SEC("mine") int mine(struct xdp_md *ctx)
+SEC("mine") int my_program(struct xdp_md *ctx)
 {
 	return 2;
 }
@@ -24,4 +24,4 @@ SEC("xdp/usual") int usual(struct xdp_md *ctx)
 	return 2;
 }
 
-char license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "GPL";

@@ -57,4 +57,4 @@ SEC("xdp") int nothing(struct xdp_md *ctx)
 	return alone + none.u8 ? XDP_PASS : XDP_DROP;
 }
 
-char license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "GPL";
