@@ -362,7 +362,8 @@ function floatToJson({ size }: BtfFloat, raw: bigint): JsonValue {
   const value = floatOf(size, raw);
   if (Object.is(value, -0)) return '-0';
   if (Number.isFinite(value)) return value;
-  return bitsOf(size, value) === raw ? String(value) : `0x${raw.toString(16)}`;
+  // Not `value`: an engine may keep which NaN it is.
+  return bitsOf(size, Number(String(value))) === raw ? String(value) : `0x${raw.toString(16)}`;
 }
 
 function jsonToFloat({ size }: BtfFloat, json: JsonValue, path: string): bigint {
