@@ -24,6 +24,9 @@ const packages = {
   cc: 'gcc',
   'pkg-config': 'pkg-config',
   'dpdk-testpmd': 'dpdk-dev',
+  clang: 'clang',
+  'llvm-objdump': 'llvm',
+  '/usr/sbin/bpftool': 'bpftool',
   '/usr/include/dpdk/rte_ethdev.h': 'libdpdk-dev',
 };
 const has = (wanted) =>

@@ -14,6 +14,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<(program: Command) => void
   up: async () => (await import('./up.js')).addUp,
   down: async () => (await import('./down.js')).addDown,
   ethtool: async () => (await import('./ethtool.js')).addEthtool,
+  xdp: async () => (await import('./xdp.js')).addXdp,
 };
 
 async function makeProgram(named: string | undefined): Promise<Command> {
@@ -30,8 +31,8 @@ async function makeProgram(named: string | undefined): Promise<Command> {
     .configureOutput({ outputError: (text, write) => write(`netvsc: ${text.replace(/^error: /, '')}`) });
   const wanted = named !== undefined && Object.hasOwn(COMMANDS, named) ? [COMMANDS[named]!] : Object.values(COMMANDS);
   for (const load of wanted) (await load())(program);
-  const commands = program.commands.flatMap((command) => [command, ...command.commands]);
-  for (const command of commands) command.copyInheritedSettings(program).exitOverride();
+  const below = (command: Command): Command[] => command.commands.flatMap((one) => [one, ...below(one)]);
+  for (const command of below(program)) command.copyInheritedSettings(program).exitOverride();
   return program.exitOverride();
 }
 
