@@ -117,7 +117,7 @@ function relocationsOf(
 function functionsOf(elf: ElfObject, section: Section, code: CodeSection): CodeFunction[] {
   const slots = code.insns.length;
   if (slots === 0) return [];
-  const here = elf.symbols.filter((symbol) => symbol.section === section.index && symbol.name !== '');
+  const here = elf.symbolsOf(section.index).filter(({ name }) => name !== '');
   let symbols = here.filter(({ type }) => type === ELF_SYMBOL_TYPE.FUNC);
   // Older compilers do not say what is a function; labels are local.
   if (symbols.length === 0) {

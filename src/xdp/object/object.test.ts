@@ -448,3 +448,11 @@ for (const [what, kind, access, code, expected] of [
 test('a CO-RE record about a type that is not there: refused', () => {
   refused(withCore(0, '0', { code: 0xb7 }, 99), /type 99: there are/);
 });
+
+test('the bytes of the file are not kept, in a Buffer neither', () => {
+  const bytes = Buffer.from(makeObject({ sections: [plain, { name: '.data', bytes: Uint8Array.of(1, 2, 3, 4) }] }));
+  const object = loadObject(bytes);
+  bytes.fill(0xff);
+  assert.deepEqual([...object.maps[0]!.data!], [1, 2, 3, 4]);
+  assert.equal(object.programs.length, 1);
+});
