@@ -15,6 +15,7 @@ export type { Devargs } from '../ethdev/devargs.js';
 export type {
   Driver,
   DriverContext,
+  KernelInterface,
   Lcore,
   PortDriver,
   RxBurst,
@@ -26,10 +27,10 @@ export type {
 export type { Eal, EalSettings } from '../ethdev/eal.js';
 export { type DeviceSpec, EAL_USAGE, type EalOptions } from '../ethdev/eal-options.js';
 export { PortError, type PortErrorCode } from '../ethdev/errors.js';
-export type { HashFlow, HashLevel, HashLevels } from '../ethdev/flow-hash.js';
+export { HASH_FLOWS, type HashFlow, type HashLevel, type HashLevels } from '../ethdev/flow-hash.js';
 export { type LcorePort, type LcoreThread, polling } from '../ethdev/lcore.js';
 export type { FullConfig } from '../ethdev/limits.js';
-export type { Pollable, PollLoop } from '../ethdev/loop.js';
+export type { Pollable, PollLoop, Ready } from '../ethdev/loop.js';
 export type { Mbufs } from '../ethdev/mbuf.js';
 export type { Mempool, MempoolOptions } from '../ethdev/mempool.js';
 export type { Port } from '../ethdev/port.js';
@@ -54,6 +55,7 @@ export type {
 export type { Arena, ArenaRegion } from '../memory/arena.js';
 export type { Cells } from '../memory/cells.js';
 export { MBUF, PACKET_FLAG } from '../memory/layout.js';
+export type { InterfaceState } from '../memory/os/netlink.js';
 export { formatIpv4, formatIpv6, formatMac, parseIpv4, parseIpv6, parseMac } from '../wire/address-text.js';
 export { internetChecksum, ipv4HeaderChecksum, transportChecksum } from '../wire/checksum.js';
 export { ARP_OPERATION, Arp, ETHER_TYPE, EthernetHeader, MAC_BROADCAST, VlanTag } from '../wire/ethernet.js';

@@ -10,7 +10,6 @@ import {
   parseWhole,
 } from '../apps/demo/options.js';
 import { PROFILE_NAMES } from '../host/profiles.js';
-import { UplinkError } from '../host/uplinks/index.js';
 
 /** A parser as commander wants it. */
 export function parser<T>(parse: (text: string) => T): (text: string) => T {
@@ -18,8 +17,9 @@ export function parser<T>(parse: (text: string) => T): (text: string) => T {
     try {
       return parse(text);
     } catch (error) {
-      if (error instanceof OptionError || error instanceof UplinkError) {
-        throw new InvalidArgumentError(oneLine(error.message));
+      // By name: the module would bring the whole host with it.
+      if (error instanceof OptionError || (error as Error).name === 'UplinkError') {
+        throw new InvalidArgumentError(oneLine((error as Error).message));
       }
       throw error;
     }

@@ -74,6 +74,11 @@ test('version and help', () => {
   const { status, stdout } = run('host', '--help');
   assert.equal(status, 0);
   for (const form of UPLINK_FORMS) assert.equal(stdout.includes(form), true, form);
+  for (const command of ['demo', 'host', 'guest', 'up']) {
+    const text = run(command, '--help').stdout;
+    assert.doesNotMatch(text, /\(default: false\)/, command);
+    if (command !== 'up') assert.match(text, /\(default: [^)f]/, command);
+  }
 });
 
 test('netvsc host, and two netvsc guests that talk over it: what one sends the other answers', async (t) => {

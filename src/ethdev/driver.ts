@@ -100,7 +100,7 @@ export interface KernelInterface {
   holds(first: number): boolean;
   /** Called when somebody changed it, soon after. */
   onChange: ((state: InterfaceState) => void) | undefined;
-  /** Whether the interface's user sees a link; started. */
+  /** Whether the interface's user sees a link: of a started port, or from its next start on if that is not to have one. */
   setCarrier(up: boolean): void;
   /** What the stack may leave undone in packets that it sends: TAP_OFFLOAD bits. Returns those that the kernel knows. */
   setOffloads(bits: number): number;

@@ -386,3 +386,47 @@ test('events of a device that another port took go to that port', async () => {
   assert.equal(port.state, 'removed');
   await port.close();
 });
+
+test('a device without settings of a running port: what it has not is refused, tables and levels are the usual ones', async () => {
+  const device = new FakeDevice();
+  const port = new Port(0, 'fake0', driver, device, context);
+  await assert.rejects(port.setOffloads({ rxOffloads: 1 }), { code: 'EBUSY' });
+  await port.configure({ rxQueues: 1, txQueues: 3, rxOffloads: 1 });
+  await assert.rejects(port.setOffloads({ rxOffloads: 16 }), { code: 'EINVAL' });
+  await assert.rejects(port.setOffloads({ rxOffloads: 0 }), { code: 'ENOTSUP' });
+  assert.deepEqual(port.offloads(), { rxOffloads: 1, txOffloads: 0 });
+  assert.throws(() => port.rings(), { code: 'ENOTSUP' });
+  await assert.rejects(port.setRings({ rx: 10 }), { code: 'ENOTSUP' });
+  assert.deepEqual(port.transmitTable().slice(0, 5), [0, 1, 2, 0, 1]);
+  await port.setFlowHash('udp6', 'L3');
+  assert.deepEqual(port.flowHash('udp6'), { level: 'L3', receive: false });
+  assert.deepEqual(port.hashLevels, { tcp4: 'L4', udp4: 'L4', tcp6: 'L4', udp6: 'L3' });
+  await port.reset();
+  assert.equal(port.hashLevels.udp6, 'L4');
+  await port.close();
+  await assert.rejects(port.setRings({ rx: 10 }), { code: 'ENODEV' });
+});
+
+test("the device's own news: offloads that it has switched off, another transmit table", async () => {
+  const device = new FakeDevice() as FakeDevice & Pick<PortDriver, 'offloads' | 'transmitTable' | 'setOffloads'>;
+  let inForce = { rxOffloads: 1, txOffloads: 2 };
+  let table: readonly number[] = [5, 4];
+  const set: number[][] = [];
+  device.offloads = () => inForce;
+  device.transmitTable = () => table;
+  device.setOffloads = async (rx, tx) => void set.push([rx, tx]);
+  const port = new Port(0, 'fake0', driver, device, context);
+  await port.configure({ rxQueues: 1, txQueues: 2, rxOffloads: 1 });
+  const news: unknown[] = [];
+  port.on('offloads', (offloads) => news.push(offloads));
+  port.on('transmitTable', (entries) => news.push(entries));
+  await port.setOffloads({ txOffloads: 2 });
+  assert.deepEqual([set, port.offloads()], [[[1, 2]], { rxOffloads: 1, txOffloads: 2 }]);
+  inForce = { rxOffloads: 0, txOffloads: 2 };
+  device.onEvent!({ type: 'offloads' });
+  table = [3, 2, 1];
+  device.onEvent!({ type: 'transmit-table' });
+  assert.deepEqual(news, [{ rxOffloads: 0, txOffloads: 2 }, [1, 0, 1]]);
+  assert.equal(port.config!.rxOffloads, 1, 'still wanted');
+  await port.close();
+});

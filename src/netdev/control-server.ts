@@ -1,12 +1,12 @@
 // The control socket of a running interface, its own side. Clients ask one thing after the other and get answers in that
 // order; operations of all clients on the interface run one at a time, as under the kernel's rtnl lock.
-import { chmodSync, rmSync } from 'node:fs';
+import { chmodSync, rmSync, statSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { registerCleanup } from '../memory/cleanup.js';
 import { openRunDirectory, RunDirectoryError } from '../memory/rundir.js';
 import { type NetdevControl, NetdevError } from './control.js';
 import { LineReader } from './control-lines.js';
-import { controlPath } from './control-path.js';
+import { controlPath, controlPaths } from './control-path.js';
 import {
   BadRequest,
   encodeError,
@@ -44,6 +44,9 @@ const OPERATION_MS = 30_000;
 /** How long close() leaves clients to take their last reply, ms. */
 const CLOSE_MS = 1000;
 const PROBE_MS = 2000;
+const YOUNG_MS = 5000;
+/** A socket that nobody answers at is left alone so long, ms. */
+const STALE_MS = 60_000;
 /** Lines of one client that wait for their turn. */
 const MAX_WAITING = 16;
 
@@ -72,12 +75,14 @@ export class ControlServer {
    *  name and namespace), RunDirectoryError. */
   static async start(owner: ControlOwner, options: ControlServerOptions = {}): Promise<ControlServer> {
     const { interface: name, network } = owner.info();
-    const path = controlPath(name, network, openRunDirectory(options.runDirectory));
+    const runDirectory = openRunDirectory(options.runDirectory);
+    const path = controlPath(name, network, runDirectory);
     if (await answers(path))
       throw new NetdevError('EBUSY', `interface ${name}`, `another process answers at its control socket ${path}`);
     rmSync(path, { force: true });
     const server = new ControlServer(path, owner, options);
     await server.#listen();
+    await removeStale(runDirectory);
     return server;
   }
 
@@ -239,6 +244,25 @@ async function perform(control: NetdevControl, request: Request): Promise<unknow
       throw new Error(`${request.op} is none of the interface's operations`);
     default:
       return control[request.op]();
+  }
+}
+
+/** Sockets whose process was killed. A young one may be about to listen. */
+async function removeStale(runDirectory: string): Promise<void> {
+  for (const path of controlPaths(runDirectory)) {
+    const status = statSync(path, { throwIfNoEntry: false });
+    if (!status?.isSocket() || Date.now() - status.mtimeMs < STALE_MS) continue;
+    if (!(await answers(path))) rmSync(path, { force: true });
+  }
+}
+
+/** Removes the sockets of interfaces whose process was killed. */
+export async function removeDeadSockets(runDirectory?: string): Promise<void> {
+  for (const path of controlPaths(runDirectory)) {
+    const made = statSync(path, { throwIfNoEntry: false })?.mtimeMs;
+    // One that was made just now may not listen yet.
+    if (made === undefined || Date.now() - made < YOUNG_MS || (await answers(path))) continue;
+    rmSync(path, { force: true });
   }
 }
 

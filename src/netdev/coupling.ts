@@ -62,7 +62,8 @@ export class Coupling {
   readonly #options: CouplingOptions;
   readonly #tap: Port;
   readonly #kernel: KernelInterface;
-  readonly #buffers: Buffers;
+  /** Its packet memory. */
+  readonly buffers: Buffers;
   readonly #workers: Workers;
   readonly #counting: Counting;
   #wishes: ReadonlyMap<string, boolean> = new Map();
@@ -100,7 +101,7 @@ export class Coupling {
     this.#kernel = tap.kernel!;
     this.#seen = this.#kernel.state;
     this.#queues = this.#wantedQueues(options.queues);
-    this.#buffers = new Buffers(eal, options.name, this.#queues);
+    this.buffers = new Buffers(eal, options.name, this.#queues);
     this.pairs = new Pairs(eal, options.name);
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
@@ -203,12 +204,12 @@ export class Coupling {
     const { mtu = this.#device.mtu } = this.#options;
     if (mtu !== this.#device.mtu) await this.#device.setMtu(mtu);
     await this.#configureDevice(this.#queues);
-    await configureTap(this.#tap, this.#device, this.#queues, this.#buffers);
+    await configureTap(this.#tap, this.#device, this.#queues, this.buffers);
     if (this.#kernel.state.mtu !== this.#device.mtu) this.#kernel.setMtu(this.#device.mtu);
     await this.#device.setAllMulticast(true);
     await this.#device.start();
+    this.#kernel.setCarrier(false); // until somebody polls: what IPv6 sends at once would be dropped
     await this.#tap.start();
-    this.#kernel.setCarrier(false); // until somebody polls
     this.#applyFeatures();
     await this.#take();
     this.#listen();
@@ -229,7 +230,7 @@ export class Coupling {
     this.#settings = this.#wanted(this.#wishes);
     await configureDevice(this.#device, queues, this.#settings);
     this.#queues = queues;
-    setupDevice(this.#device, this.#buffers);
+    setupDevice(this.#device, this.buffers);
     await this.#restoreScaling();
   }
 
@@ -331,7 +332,7 @@ export class Coupling {
     try {
       await this.#quietly(async () => {
         await this.#device.setMtu(mtu);
-        if (this.#buffers.receive(mtu) !== this.#buffers.receive(before)) setupDevice(this.#device, this.#buffers);
+        if (this.buffers.receive(mtu) !== this.buffers.receive(before)) setupDevice(this.#device, this.buffers);
       });
     } catch (error) {
       if (this.#gone) return;
@@ -360,7 +361,7 @@ export class Coupling {
     const apply = async (count: number, features: FeatureSettings) => {
       await configureDevice(this.#device, count, features);
       this.#queues = count;
-      setupDevice(this.#device, this.#buffers);
+      setupDevice(this.#device, this.buffers);
       await this.#restoreScaling();
       this.#kernel.setQueues(count);
     };

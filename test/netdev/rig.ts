@@ -1,7 +1,7 @@
 // Interfaces of `netvsc up` in namespaces of their own, each a process, on one host that is a process, too.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync } from 'node:fs';
+import { closeSync, readdirSync, rmSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import type { UpReady } from '../../src/apps/up/up.js';
 import { createNetwork, inNetwork } from '../../src/memory/os/netns.js';
 import { noTapReason } from '../../src/memory/os/tap-testing.js';
+import { openRunDirectory } from '../../src/memory/rundir.js';
 import { type ControlClient, findControl, type RemoteNetdev } from '../../src/netdev/control-client.js';
 import { networkNumber } from '../../src/netdev/control-path.js';
 import { testMachineName } from '../../src/vmbus/uio/testing.js';
@@ -16,7 +17,7 @@ import type { HostCommand } from './host-process.js';
 
 /** Only to end a test that would hang. */
 const LATE_MS = 60_000;
-const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+export const cli: string = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const hostScript = fileURLToPath(new URL('./host-process.js', import.meta.url));
 const talker = fileURLToPath(new URL('../ethdev/talk.js', import.meta.url));
 
@@ -26,7 +27,7 @@ export function skipReason(): string | false {
 }
 
 /** Lines of a process, in order. */
-class Lines {
+export class Lines {
   readonly all: string[] = [];
   readonly #reader: Interface;
   #next: () => void = () => {};
@@ -119,15 +120,20 @@ export class Place {
   readonly address: string;
   readonly address6: string;
   up: UpProcess | undefined;
+  /** How long a program may run. */
+  lateMs = LATE_MS;
   readonly #children: ChildProcess[] = [];
 
   constructor(t: TestContext, number: number) {
     this.fd = createNetwork();
+    // Of a killed process in a namespace that had this one's number.
+    for (const name of readdirSync(openRunDirectory()))
+      if (name.includes(this.network)) rmSync(`${openRunDirectory()}/${name}`, { force: true });
     this.address = `10.81.0.${number}`;
     this.address6 = `fd00:81::${number}`;
     t.after(async () => {
+      await this.up?.end();
       for (const child of this.#children) child.kill('SIGKILL');
-      await this.up?.kill();
       closeSync(this.fd);
     });
   }
@@ -158,7 +164,7 @@ export class Place {
 
   async attempt(program: string, ...words: string[]): Promise<{ said: string; code: number | string | null }> {
     const child = this.start(program, ...words);
-    const timer = setTimeout(() => child.kill('SIGKILL'), LATE_MS);
+    const timer = setTimeout(() => child.kill('SIGKILL'), this.lateMs);
     let said = '';
     for (const stream of [child.stdout!, child.stderr!])
       stream.setEncoding('utf8').on('data', (text: string) => {
@@ -247,14 +253,11 @@ export class UpProcess {
     }
   }
 
+  /** SIGTERM; SIGKILL when that does not help. */
   async end(): Promise<number | string> {
     if (this.alive) this.child.kill('SIGTERM');
-    return this.exit;
-  }
-
-  async kill(): Promise<void> {
-    if (this.alive) this.child.kill('SIGKILL');
-    await this.exit;
+    const late = setTimeout(() => this.child.kill('SIGKILL'), LATE_MS / 2);
+    return this.exit.finally(() => clearTimeout(late));
   }
 }
 

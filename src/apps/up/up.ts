@@ -6,7 +6,7 @@ import { affinity } from '../../memory/os/process.js';
 import { machinePath } from '../../memory/rundir.js';
 import { packetMegabytes } from '../../netdev/buffers.js';
 import { networkNumber, networkPath } from '../../netdev/control-path.js';
-import { ControlServer } from '../../netdev/control-server.js';
+import { ControlServer, removeDeadSockets } from '../../netdev/control-server.js';
 import { Coupling, usualQueues } from '../../netdev/coupling.js';
 import { type MetricsAddress, type MetricsServer, metricsText, serveMetrics } from '../../netdev/metrics.js';
 import { Netdev } from '../../netdev/netdev.js';
@@ -47,7 +47,11 @@ export interface UpReady {
 
 /** How often control code looks for news of the host and the interface, ms. */
 const TICK_MS = 40;
+/** Threads that move packets: on every other CPU, the kernel's stack and the programs that use the interface need the rest. */
 const WORKERS_MAX = 16;
+/** Packets up to here are copied to the send buffer, several to a message, as hv_netvsc does with all that fit a section: buffers of
+ *  the kernel's packets, 64 KiB each, are free again at once. */
+const COPY_BYTES = 6000;
 
 /** Runs until a signal or `netvsc down` comes; resolves to the signal, or undefined. Rejects when the interface cannot be made,
  *  or its device is gone. */
@@ -84,6 +88,7 @@ export async function runUp(
       ...{ link: device.link().up, pid: process.pid },
       ...(serving && { metrics: serving.port }),
     });
+    removeDeadSockets().catch((error: Error) => log(error.message));
     const reason = await Promise.race([opened.ended, told, interrupt.happened]);
     if (reason !== undefined) throw new Error(reason);
     return undefined;
@@ -103,7 +108,7 @@ export async function runUp(
 function openEal(options: UpOptions, log: (line: string) => void): Promise<Eal> {
   const cpus = affinity().length;
   const words = ['-m', String(packetMegabytes(options.queues ?? usualQueues(cpus))), ...deviceWords(options)];
-  return initEal(words, { log, threads: Math.min(cpus, WORKERS_MAX), tickMs: TICK_MS });
+  return initEal(words, { log, threads: Math.min(Math.ceil(cpus / 2), WORKERS_MAX), tickMs: TICK_MS });
 }
 
 function couplingOptions(options: UpOptions, log: (line: string) => void) {
@@ -122,7 +127,7 @@ function deviceWords({ machine, device, vdev }: UpOptions): string[] {
   if (machine === undefined) throw new Error('expected one of --machine, --root or --vdev');
   const root = machine.includes('/') ? machine : machinePath(machine);
   if (!existsSync(root)) throw new Error(`no machine at ${root}: is its host running (netvsc host --machine ...)?`);
-  return ['--root', root, '-a', deviceUuid(root, device)];
+  return ['--root', root, '-a', `${deviceUuid(root, device)},tx_copybreak=${COPY_BYTES}`];
 }
 
 function deviceUuid(root: string, device: number | string): string {

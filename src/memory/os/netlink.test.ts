@@ -27,7 +27,8 @@ test('state of an interface, from another namespace and under another name', { s
   withInterface((network, found) => {
     const { minMtu, maxMtu, ...state } = found.state();
     assert.deepEqual(state, {
-      ...{ index: found.index, name: 'link0', type: 1, up: false, running: false, mtu: 1500 },
+      ...{ index: found.index, name: 'link0', type: 1, up: false, running: false, promiscuous: false },
+      mtu: 1500,
       ...{ mac: Uint8Array.of(2, 0, 0, 0, 0, 7), txDropped: 0, tapQueues: 0 },
     });
     assert.deepEqual([minMtu, maxMtu], [68, 65_535]);
@@ -125,4 +126,27 @@ test('closing closes, and a namespace is entered only when it is another one', {
   );
   network.close();
   assert.equal(open(), before);
+});
+
+test('promiscuous mode, the size of packets to be cut, and the speed of a TAP interface', { skip }, () => {
+  const network = new TestNetwork();
+  const tap = network.in(() => openTap('speedy'));
+  const found = network.in(() => new NetworkInterface('speedy'));
+  try {
+    network.run('ip link set speedy promisc on');
+    assert.equal(found.state().promiscuous, true);
+    network.run('ip link set speedy promisc off');
+    assert.equal(found.state().promiscuous, false);
+    found.setGsoLimit(40_000, 30);
+    assert.match(network.run('ip -d link show speedy'), /gso_max_size 40000 gso_max_segs 30/);
+    assert.throws(() => found.setGsoLimit(1 << 30, 30), { code: 'EINVAL' });
+    for (const mbps of [40_000, 100_000]) {
+      found.setSpeed(mbps);
+      assert.deepEqual(found.speed(), { mbps, fullDuplex: true, autonegotiated: false });
+    }
+  } finally {
+    found.close();
+    closeSync(tap.fd);
+    network.close();
+  }
 });

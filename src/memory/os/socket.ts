@@ -1,4 +1,4 @@
-// Unix stream sockets without libuv: non-blocking, driven from a worker's poll loop.
+// Unix sockets without libuv: streams, non-blocking, driven from a worker's poll loop; and single datagrams, which Node has not.
 import { closeSync, lstatSync, unlinkSync } from 'node:fs';
 import {
   check,
@@ -16,12 +16,14 @@ import {
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
+const SHUT_RDWR = 2;
 /** sizeof(sun_path) less the final zero. */
 const PATH_MAX = 107;
 
@@ -33,6 +35,7 @@ const connectCall = declare('int connect(int fd, uint64 address, uint bytes)');
 const getsockopt = declare('int getsockopt(int fd, int level, int name, uint64 value, uint64 bytes)');
 const sendCall = declareBytes('int64 send(int fd, const void *from, uint64 bytes, int flags)');
 const recvCall = declareBytes('int64 recv(int fd, void *to, uint64 bytes, int flags)');
+const shutdownCall = declare('int shutdown(int fd, int how)');
 const fchmodCall = declare('int fchmod(int fd, uint mode)');
 
 /** What receiveWord() returns when the peer has closed. No error number is this large. */
@@ -77,6 +80,10 @@ export function connectUnix(path: string): number {
   throw new OsError('connect', -result, path);
 }
 
+/** Ends a connection for both sides at once. A close alone is seen by the other side only when no thread sleeps on the descriptor
+ *  any more. What is no socket stays as it is. */
+export const endConnection = (fd: number): void => void shutdownCall(fd, SHUT_RDWR);
+
 /** SO_PEERCRED of a connected Unix socket. Throws OsError. */
 export function peerCredentials(fd: number): PeerCredentials {
   scratchView.setUint32(16, 12, true);
@@ -116,8 +123,26 @@ export function receiveWord(fd: number): number {
   return length === 0 ? CLOSED : -ERRNO.EPROTO!;
 }
 
-function openSocket(about: string): number {
-  return check(socketCall(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket', about);
+/** Sends one datagram to a Unix socket; a path that begins with "@" is an abstract name. Does not wait. Throws OsError. */
+export function sendDatagram(path: string, text: string): void {
+  const fd = openSocket(path, SOCK_DGRAM);
+  try {
+    let length = fillPath(path);
+    if (path.startsWith('@')) {
+      scratchBytes[2] = 0;
+      length--; // no zero at its end
+    }
+    check(connectCall(fd, scratch.address, length), 'connect', path);
+    const bytes = Buffer.from(text);
+    const sent = sendBytes(fd, bytes, bytes.length);
+    if (sent < 0) throw new OsError('send', -sent, path);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function openSocket(about: string, type = SOCK_STREAM): number {
+  return check(socketCall(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket', about);
 }
 
 /** Writes a sockaddr_un to scratch; its length. */

@@ -3,7 +3,7 @@ import { closeSync } from 'node:fs';
 import type { Arena } from '../../memory/arena.js';
 import { DOORBELL } from '../../memory/layout.js';
 import { lockFile } from '../../memory/os/process.js';
-import { sendWord } from '../../memory/os/socket.js';
+import { endConnection, sendWord } from '../../memory/os/socket.js';
 import {
   type GpadlRegion,
   type GuestMemory,
@@ -109,7 +109,11 @@ class UioDevice implements VmbusDevice {
   }
 
   close(): void {
-    if (this.#socket >= 0) closeSync(this.#socket);
+    if (this.#socket >= 0) {
+      // Other threads may sleep on it, and the next opening must not find this one still there.
+      endConnection(this.#socket);
+      closeSync(this.#socket);
+    }
     this.#socket = -1;
     this.#relids.length = 0;
     this.#monitorIds.length = 0;

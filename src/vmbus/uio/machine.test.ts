@@ -1,5 +1,6 @@
 // A machine directory from outside: its files, guests that misbehave, peers that die.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import {
   closeSync,
   existsSync,
@@ -13,6 +14,8 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
 import { Arena } from '../../memory/arena.js';
 import { linuxSystem } from '../../memory/os/mman.js';
 import { connectUnix, receiveWord, sendBytes, sendWord } from '../../memory/os/socket.js';
@@ -318,13 +321,35 @@ test('a machine that cannot be made leaves nothing behind', () => {
 test('a guest that closes the channel and opens it at once is not told that it is in use', async (t) => {
   const machine = serve(t);
   const [offer] = machine.offers as [Machine['offers'][0]];
-  const visits = 400;
+  const visits = 100;
   await startPeer(t, 'visitor', machine.path, String(visits / 2));
   const { stats } = offer;
-  const end = performance.now() + 20_000;
+  const end = performance.now() + 60_000;
   while (stats.closed + stats.refusedBusy < visits && performance.now() < end) {
     for (let i = 0; i < 100; i++) offer.poll();
     await new Promise((resolve) => setImmediate(resolve));
   }
   assert.deepEqual([stats.opened, stats.closed, stats.refusedBusy], [visits, visits, 0]);
+});
+
+test('a channel that is closed while another thread sleeps on it is closed, and can be opened again', async (t) => {
+  const machine = serve(t);
+  const [offer] = machine.offers as [Machine['offers'][0]];
+  const device = openUioDevice(guestArena, machine.path, UUID);
+  device.open();
+  assert.equal(offer.poll().opened, true);
+  const sleeper = new Worker(new URL('./poller-testing.js', import.meta.url), {
+    workerData: { fd: device.interruptFd, ms: 20_000 },
+  });
+  t.after(() => sleeper.terminate());
+  const ended = once(sleeper, 'exit');
+  await once(sleeper, 'message');
+  await sleep(200); // it says so before it does
+  device.close();
+  device.open();
+  t.after(() => device.close());
+  assert.equal(offer.poll().closed, true);
+  assert.equal(offer.poll().opened, true);
+  assert.equal(offer.stats.refusedBusy, 0);
+  await ended; // the hang-up woke it
 });

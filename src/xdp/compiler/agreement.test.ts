@@ -36,7 +36,7 @@ test('random programs: interpreter and compiler agree on r0, fault and every byt
       assert.deepEqual(actual, expected, text(program));
       assert.ok(Buffer.compare(left.bytes, right.bytes) === 0, `memory differs\n${text(program)}`);
     }),
-    { numRuns: Number(process.env.XDP_RUNS ?? 1500) },
+    { numRuns: Number(process.env.XDP_RUNS ?? 1500), includeErrorInReport: true },
   );
   // The generator must reach both ends, or the comparison says little.
   assert.ok(counts.faulted > 50 && counts.finished > 50, JSON.stringify(counts));

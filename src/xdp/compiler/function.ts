@@ -6,6 +6,7 @@ import { FAULT, faultWord } from '../isa/machine.js';
 import {
   CLASS,
   CODE,
+  callxRegister,
   classOf,
   FRAME_BYTES,
   FRAME_POINTER,
@@ -218,7 +219,8 @@ export class FunctionCompiler {
       go(target, true);
       return;
     }
-    if (target >= 0) {
+    // A jump to what follows anyway decides nothing.
+    if (target >= 0 && target !== next) {
       this.#emitter.condition(insn);
       this.#open(OP.IF);
       this.#spend(last);
@@ -373,7 +375,7 @@ export class FunctionCompiler {
     const emit = this.#emitter;
     const done = this.#open(OP.BLOCK);
     for (const [id, helper] of this.#scope.helpers) {
-      emit.low(insn.dst).const32(id).op(OP.I32_EQ);
+      emit.low(callxRegister(insn)).const32(id).op(OP.I32_EQ);
       this.#open(OP.IF);
       this.#callHelper(slot, helper);
       this.#branch(done);

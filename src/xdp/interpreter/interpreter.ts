@@ -20,6 +20,7 @@ import {
   bytesOf,
   CLASS,
   CODE,
+  callxRegister,
   classOf,
   FRAME_BYTES,
   FRAME_POINTER,
@@ -132,7 +133,7 @@ export class Interpreter {
     if (insn.code === CODE.CALL && insn.src === CALL.LOCAL) return this.#call(slot, slot + 1 + insn.imm);
     if (insn.code === CODE.CALL || insn.code === CODE.CALLX) {
       // The id is 32 bits: of a register its low half, as an immediate would be.
-      const id = insn.code === CODE.CALL ? insn.imm : Number(BigInt.asIntN(32, registers[insn.dst]!));
+      const id = insn.code === CODE.CALL ? insn.imm : Number(BigInt.asIntN(32, registers[callxRegister(insn)]!));
       const helper = this.#machine.helpers.get(id);
       if (helper === undefined) throw new Stop(FAULT.HELPER);
       const [, r1, r2, r3, r4, r5] = registers as [bigint, bigint, bigint, bigint, bigint, bigint];

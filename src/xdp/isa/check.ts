@@ -7,6 +7,7 @@ import {
   ATOMIC,
   CLASS,
   CODE,
+  callxRegister,
   classOf,
   endsFlow,
   FRAME_POINTER,
@@ -105,6 +106,7 @@ function checkArithmetic(at: Checker, options: CheckOptions): void {
   if (operation === ALU.NEG) {
     if (fromRegister) at.unknown();
     at.zero('src', 'off', 'imm');
+    return;
   }
   if (operation === ALU.END) {
     if (wide && fromRegister) at.unknown();
@@ -140,8 +142,12 @@ function checkCall(at: Checker, options: CheckOptions): void {
   const { insn } = at;
   if (insn.code === CODE.CALLX) {
     if (options.callx !== true) at.fail('code', 'callx (a call through a register) is in no group of RFC 9669');
-    at.reads('dst');
-    at.zero('src', 'off', 'imm');
+    at.zero('off');
+    if (insn.dst !== 0) at.zero('src');
+    if (insn.dst !== 0 || insn.src !== 0) at.zero('imm');
+    const register = callxRegister(insn);
+    if (register < 0 || register > FRAME_POINTER) at.fail('dst', `the register must be r0 to r10, it is r${register}`);
+    return;
   }
   if (insn.code !== CODE.CALL) at.unknown();
   at.zero('dst', 'off');
@@ -156,7 +162,7 @@ function checkJump(at: Checker, options: CheckOptions): void {
     checkCall(at, options);
     return;
   }
-  if (operation === JMP.JCOND) at.fail('code', 'may_goto is a kernel extension, not in RFC 9669');
+  if (insn.code === CODE.MAY_GOTO) at.fail('code', 'may_goto is a kernel extension, not in RFC 9669');
   if (insn.code === CODE.EXIT) {
     at.zero('dst', 'src', 'off', 'imm');
     return;
@@ -238,6 +244,7 @@ function checkMemory(at: Checker): void {
     at.writes('dst');
     at.reads('src');
     at.zero('imm');
+    return;
   }
   at.reads('dst');
   if (kind === CLASS.ST) {

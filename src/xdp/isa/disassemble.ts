@@ -5,6 +5,7 @@ import {
   ATOMIC,
   CLASS,
   CODE,
+  callxRegister,
   classOf,
   isJump,
   isRegisterForm,
@@ -83,7 +84,7 @@ function jump(insn: Insn): string {
         ? `call pc${step(insn.imm)}`
         : 'call kfunc';
   }
-  if (insn.code === CODE.CALLX) return `callx r${insn.dst}`;
+  if (insn.code === CODE.CALLX) return `callx r${callxRegister(insn)}`;
   if (insn.code === CODE.JA) return `goto ${step(insn.off)}`;
   if (insn.code === CODE.JA32) return `gotol ${step(insn.imm)}`;
   const sign = COMPARES[operation];
@@ -103,8 +104,7 @@ function atomic(insn: Insn, bits: number): string {
   if (known === undefined) return unknown(insn);
   if ((insn.imm & ATOMIC.FETCH) !== 0)
     return `${letter}${insn.src} = atomic_fetch_${known[1]}((u${bits} *)(${place}), ${letter}${insn.src})`;
-  // The form that version 1 of the instruction set knows: whole registers, as in loads and stores.
-  return `lock *(u${bits} *)(${place}) ${known[0]} r${insn.src}`;
+  return `lock *(u${bits} *)(${place}) ${known[0]} ${letter}${insn.src}`;
 }
 
 function memory(insn: Insn): string {
@@ -125,7 +125,7 @@ function load(insn: Insn, next: Insn | undefined): string {
   if (insn.code === CODE.LDDW) {
     const target = `r${insn.dst} = `;
     if (next === undefined) return `${target}<second half missing> ll`;
-    if (insn.src === IMM64.VALUE) return `${target}${immediate64(insn, next)} ll`;
+    if (insn.src === IMM64.VALUE) return `${target}${BigInt.asIntN(64, immediate64(insn, next))} ll`;
     if (insn.src === IMM64.MAP) return `${target}map[${insn.imm}] ll`;
     if (insn.src === IMM64.MAP_VALUE) return `${target}map[${insn.imm}].value ${signed(next.imm)} ll`;
     if (insn.src === IMM64.CODE) return `${target}code pc${step(insn.imm)} ll`;
