@@ -1,8 +1,9 @@
 // Objects that clang makes of real C, beside what LLVM's tools, bpftool and libbpf say about the same files.
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { closeSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
+import { BPF_TYPE, loadBpfProgram, testBpfProgram } from '../../src/memory/os/bpf.js';
 import { BTF_KIND } from '../../src/wire/btf.js';
 import { encodeProgram } from '../../src/xdp/isa/code.js';
 import { CODE } from '../../src/xdp/isa/opcodes.js';
@@ -17,6 +18,10 @@ const NAMES = readdirSync(PROGRAMS)
   .map((file) => file.slice(0, -2));
 const objects = new Objects();
 after(() => objects.remove());
+const RETURN_PASS = [
+  { code: 0xb7, dst: 0, src: 0, off: 0, imm: 2 },
+  { code: CODE.EXIT, dst: 0, src: 0, off: 0, imm: 0 },
+];
 const noClang = without('clang');
 const noLlvm = noClang || without('llvm-objdump', 'llvm-readelf');
 const noBpftool = noClang || without('bpftool');
@@ -409,3 +414,33 @@ test('objects of other byte order, and of other machines, by name', { skip: noCl
   const swapped = objects.bytes('drop', 'v3', '--target=bpfeb');
   assert.throws(() => loadObject(swapped), /ELF byte order: expected little-endian/);
 });
+
+for (const cpu of CPUS) {
+  test(`${cpu}: this machine's kernel takes what was linked, and answers`, { skip: noClang || noKernel() }, () => {
+    const packet = new Uint8Array(64);
+    for (const [name, program, verdict] of [
+      ['drop', 'drop', 1],
+      ['named', 'my_program', 2],
+      // A call of a function that lay in another section; interface and queue are not both 0.
+      ['callback', 'with_call', 2],
+    ] as const) {
+      const { insns } = load(name, cpu).program(program);
+      const fd = loadBpfProgram(BPF_TYPE.XDP, encodeProgram(insns), program);
+      try {
+        assert.equal(testBpfProgram(fd, packet).result, verdict, program);
+      } finally {
+        closeSync(fd);
+      }
+    }
+  });
+}
+
+/** Why the kernel cannot be asked. */
+function noKernel(): string | false {
+  try {
+    closeSync(loadBpfProgram(BPF_TYPE.XDP, encodeProgram(RETURN_PASS), 'probe'));
+    return false;
+  } catch (error) {
+    return `bpf(2): ${(error as Error).message}`;
+  }
+}
