@@ -456,3 +456,35 @@ test('the bytes of the file are not kept, in a Buffer neither', () => {
   assert.deepEqual([...object.maps[0]!.data!], [1, 2, 3, 4]);
   assert.equal(object.programs.length, 1);
 });
+
+test('an object without symbols: functions by function info', () => {
+  const make = (kind: number) => {
+    const w = new BtfWriter();
+    const proto = w.type(BTF_KIND.FUNC_PROTO, '', 0);
+    const ids = ['first', 'second'].map((name) => w.type(kind, name, proto));
+    w.type(BTF_KIND.TYPEDEF, 'xdp', proto);
+    const strings = new TextDecoder('latin1').decode(w.bytes());
+    const section = strings.indexOf('\0xdp\0') - strings.indexOf('\0first\0') + 1;
+    const records = concat([words(8), words(section, 2), words(0, ids[0]!), words(16, ids[1]!)]);
+    const header = BtfExtHeader.encode({
+      ...{ flags: 0, headerBytes: BtfExtHeader.size, functionOffset: 0, functionBytes: records.length },
+      ...{ lineOffset: 0, lineBytes: 0 },
+    });
+    return {
+      sections: [
+        codeSection('xdp', [ZERO, EXIT, { ...ZERO, imm: 1 }, EXIT]),
+        { name: '.BTF', bytes: w.bytes(), flags: 0 },
+        { name: '.BTF.ext', bytes: concat([header, records]), flags: 0 },
+      ],
+    };
+  };
+  const { programs } = load(make(BTF_KIND.FUNC));
+  assert.deepEqual(
+    programs.map(({ name, insns }) => [name, insns.length, insns[0]!.imm]),
+    [
+      ['first', 2, 0],
+      ['second', 2, 1],
+    ],
+  );
+  refused(make(BTF_KIND.TYPEDEF), /function info: type 2: expected a function/);
+});
