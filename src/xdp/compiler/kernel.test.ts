@@ -7,8 +7,9 @@ import { BPF_TYPE, BpfRefused, loadBpfProgram, testBpfProgram } from '../../memo
 import { OsError } from '../../memory/os/libc.js';
 import { Interpreter } from '../interpreter/interpreter.js';
 import { acceptable, exit, mov, PLACES, testMachine } from '../isa/build-testing.js';
+import { checkProgram } from '../isa/check.js';
 import { encodeProgram } from '../isa/code.js';
-import { disassembleProgram } from '../isa/disassemble.js';
+import { disassemble, disassembleProgram } from '../isa/disassemble.js';
 import { CompiledProgram } from './compiled.js';
 
 /** Why the kernel takes no programs from us, undefined where it does. */
@@ -30,6 +31,56 @@ test('the kernel refuses what is not well-formed, with a log', { skip }, () => {
     () => loadBpfProgram(BPF_TYPE.XDP, code, 'test'),
     (error: unknown) => error instanceof BpfRefused && error.code === 'EINVAL' && /reserved/.test(error.log),
   );
+});
+
+/** What a kernel has beyond RFC 9669, by our messages. */
+const KERNEL_ONLY = /kernel extension|kernel function|kernel variable/;
+/** The kernel's messages about the form of one instruction. */
+const FORM =
+  /reserved|unknown opcode|is invalid|invalid atomic|BPF_[A-Z]+ uses|frame pointer is read only|unrecognized/;
+
+test('single instructions of any form: what the kernel accepts passes, what it calls malformed does not', {
+  skip,
+}, () => {
+  const small = fc.oneof(
+    { weight: 6, arbitrary: fc.constant(0) },
+    { weight: 2, arbitrary: fc.constantFrom(1, 8, 16, 32) },
+    fc.nat(12),
+  );
+  const form = fc.record({
+    ...{
+      code: fc.nat(255),
+      dst: fc.oneof(fc.nat(10), fc.nat(15)),
+      src: fc.oneof(fc.constant(0), fc.nat(11)),
+      off: small,
+    },
+    imm: fc.oneof(small, fc.constantFrom(0x40, 0x41, 0x50, 0xa0, 0xa1, 0xe1, 0xf1, 64)),
+  });
+  const counts = { accepted: 0, malformed: 0 };
+  fc.assert(
+    fc.property(form, (insn) => {
+      const start = [6, 7, 8, 9, 0, 2, 3, 4, 5].map((register) => mov(register, register));
+      const insns = [...start, insn, mov(0, 1), exit()];
+      let ours = '';
+      try {
+        checkProgram(insns);
+      } catch (error) {
+        ours = (error as Error).message;
+      }
+      try {
+        closeSync(loadBpfProgram(BPF_TYPE.XDP, encodeProgram(insns), 'one instruction'));
+        counts.accepted++;
+        if (!KERNEL_ONLY.test(ours)) assert.equal(ours, '');
+      } catch (error) {
+        if (!(error instanceof BpfRefused)) throw error;
+        if (!FORM.test(error.log)) return;
+        counts.malformed++;
+        assert.notEqual(ours, '', `${disassemble(insn)} ${JSON.stringify(insn)}: the kernel says ${error.log}`);
+      }
+    }),
+    { numRuns: 3000, includeErrorInReport: true },
+  );
+  assert.ok(counts.accepted > 100 && counts.malformed > 500, JSON.stringify(counts));
 });
 
 test('random programs: kernel, interpreter and compiler agree on r0 and packet', { skip }, () => {
