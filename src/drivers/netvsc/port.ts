@@ -185,6 +185,7 @@ export class NetvscPort implements PortDriver {
     for (let queue = 0; queue < this.#found.queues; queue++) {
       const memory = this.#device.queue(queue)!;
       memory.set('rxPool', this.#rx[queue]?.pool.address ?? 0);
+      memory.set('rxLargePool', chains ? (this.#rx[queue]?.largePool?.address ?? 0) : 0);
       memory.set('rxChains', chains ? 1 : 0);
       if (this.#arguments.rxExternal) this.#lend(memory);
       memory.limitSends(this.#tx[queue]?.descriptors ?? 1);
