@@ -1,7 +1,7 @@
 // The guest's receive burst: transfer pages to mbufs, completions of sends, and the rest as events. Everything that the
 // host wrote is checked on a copy; facts/linux-guest.md 10.1 lists what goes wrong in drivers that do not.
 import { checksum } from './checksum';
-import { appendChain } from './chain';
+import { appendChain, chainPool, takeCoalescing } from './chain';
 import { copyBytes } from './copy';
 import { putEvent } from './event';
 import * as L from './generated';
@@ -74,22 +74,6 @@ function newMbuf(q: u32, pool: u32): u32 {
   return mbuf;
 }
 
-/** Where packets that are longer than a buffer go on, 0 = nowhere. */
-@inline
-function chainPool(q: u32): u32 {
-  return load<u32>(q, L.GUEST_QUEUE_RX_CHAINS) == 0 ? 0 : load<u32>(q, L.GUEST_QUEUE_RX_POOL);
-}
-
-/** The first buffer of a coalesced packet: a large one, or that of a chain. 0 = it is dropped. */
-function coalescingMbuf(q: u32): u32 {
-  const large = load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL);
-  const chain = chainPool(q);
-  if (large == 0) return newMbuf(q, chain);
-  const mbuf = take(large);
-  if (mbuf != 0) return mbuf;
-  return newMbuf(q, chain == 0 ? large : chain);
-}
-
 /** Copies a frame that is longer than the room in `mbuf`, a fresh buffer: to a large one, or to a chain. 0 = it is dropped. */
 function receiveLong(q: u32, mbuf: u32, from: u32, bytes: u32): u32 {
   const large = load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL);
@@ -135,8 +119,8 @@ function addFragment(q: u32, from: u32, bytes: u32): u32 {
   let mbuf = load<u32>(q, L.GUEST_QUEUE_COALESCING);
   if (infoFragment & L.PPI_PACKET_ID_FIRST) {
     dropCoalescing(q);
-    mbuf = coalescingMbuf(q);
-    if (mbuf == 0) return 0;
+    mbuf = takeCoalescing(q);
+    if (mbuf == 0) return bad(q, L.GUEST_QUEUE_RX_NO_MBUF);
     store<u32>(mbuf, infoFlags, L.MBUF_FLAGS); // with IP_UNFINISHED until it is whole: what the first piece says holds
     describe(q, mbuf, infoFlags);
     store<u32>(q, mbuf, L.GUEST_QUEUE_COALESCING_LAST);
