@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { KernelInterface } from '../ethdev/driver.js';
 import type { Eal } from '../ethdev/eal.js';
+import { TX_OFFLOAD } from '../ethdev/constants.js';
 import { PortError } from '../ethdev/errors.js';
 import type { HashFlow, HashLevel } from '../ethdev/flow-hash.js';
 import type { Port } from '../ethdev/port.js';
@@ -23,7 +24,11 @@ import { Workers } from './workers.js';
 const USUAL_QUEUES = 16;
 /** The largest IP packet with its Ethernet header. */
 const LARGEST = 65_536;
+/** Of packets that a device cuts which names no limit. */
+const LONGEST = 0xffff_ffff;
 const GSO_SEGMENTS = 65_535;
+/** Of Ethernet, in front of an MTU's worth of data. */
+const HEADER_BYTES = 14;
 /** How long queues that go may take to be empty. */
 const EMPTY_MS = 1000;
 /** How often a device that went away is looked for. */
@@ -102,13 +107,13 @@ export class Coupling {
     this.#seen = this.#kernel.state;
     this.#queues = this.#wantedQueues(options.queues);
     this.buffers = new Buffers(eal, options.name, this.#queues);
-    this.pairs = new Pairs(eal, options.name);
+    this.pairs = new Pairs(eal, options.name, this.buffers);
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
     this.#counting = new Counting(tap, this.pairs);
     this.#counting.use(device);
-    this.#workers = new Workers(eal, options.name, this.#end);
+    this.#workers = new Workers(eal, options.name, this.#end, () => this.#look());
     this.#settings = this.#wanted(this.#wishes);
   }
 
@@ -148,8 +153,12 @@ export class Coupling {
       const wishes = new Map([...this.#wishes, ...Object.entries(change)]);
       const settings = this.#wanted(wishes);
       const { rxOffloads, txOffloads } = this.#settings;
+      // What waits already is cut here from now on, where the device is not to do it any more.
+      if ((settings.txOffloads & TX_OFFLOAD.TCP_TSO) === 0) this.#limit(0);
       if (!this.#gone && (settings.rxOffloads !== rxOffloads || settings.txOffloads !== txOffloads))
-        await this.#device.setOffloads({ rxOffloads: settings.rxOffloads, txOffloads: settings.txOffloads });
+        await this.#device
+          .setOffloads({ rxOffloads: settings.rxOffloads, txOffloads: settings.txOffloads })
+          .finally(() => this.#limit());
       this.#wishes = wishes;
       this.#settings = settings;
       this.#applyFeatures();
@@ -216,6 +225,7 @@ export class Coupling {
     this.#tap.on('removed', (reason) => this.#end(reason));
     this.#seen = this.#kernel.state;
     this.#kernel.onChange = () => this.#notice(() => this.#follow());
+    this.#workers.watch(this.#kernel.newsFd);
     this.#applyLink(this.#device.link());
   }
 
@@ -271,6 +281,23 @@ export class Coupling {
     const most = Math.min(LARGEST, ipv4 || LARGEST, ipv6 || LARGEST);
     if ((kernel & (TAP_OFFLOAD.TSO4 | TAP_OFFLOAD.TSO6)) !== 0) this.#kernel.setGsoLimit(most, GSO_SEGMENTS);
     this.pairs.setOptions(pair, udp);
+    this.#limit();
+  }
+
+  /** Tells the pairs what the device takes; `tso`: what it cuts is none of its business any more. */
+  #limit(tso = this.#device.offloads().txOffloads & TX_OFFLOAD.TCP_TSO): void {
+    const { ipv4 = LONGEST, ipv6 = LONGEST } = this.#device.info().maxTsoBytes ?? {};
+    this.pairs.setLimits(this.#device.mtu + HEADER_BYTES, tso === 0 ? { ipv4: 0, ipv6: 0 } : { ipv4, ipv6 });
+  }
+
+  /** A worker says that there are news of the interface, or that a packet is longer than the device's MTU lets it be: whoever
+   *  has set a larger one did so before, and packets wait until the device has it, too. */
+  #look(): void {
+    if (this.#closed) return;
+    const questions = this.pairs.questions();
+    this.#attempt('news', () => this.#kernel.look());
+    this.#workers.watch(this.#kernel.newsFd);
+    this.#notice(() => this.#follow().finally(() => this.pairs.answer(questions)));
   }
 
   #applyLink({ up, speedMbps }: LinkStatus): void {
@@ -333,6 +360,7 @@ export class Coupling {
       await this.#quietly(async () => {
         await this.#device.setMtu(mtu);
         if (this.buffers.receive(mtu) !== this.buffers.receive(before)) setupDevice(this.#device, this.buffers);
+        this.#limit();
       });
     } catch (error) {
       if (this.#gone) return;

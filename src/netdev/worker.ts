@@ -3,10 +3,14 @@
 import type { MessagePort } from 'node:worker_threads';
 import { LcorePort, type LcoreThread } from '../ethdev/lcore.js';
 import type { PortHandle } from '../ethdev/queues.js';
-import { type PairSetup, QueuePair } from './pair.js';
+import type { Pollable, Ready } from '../ethdev/loop.js';
+import { QueuePair } from './pair.js';
+import type { PairSetup } from './pair-memory.js';
 
 /** Nobody but the control thread needs a turn here, and it wakes the loop. */
 const SLEEP_MS = 1000;
+/** Number of a message that answers nothing: the control thread is to look at the interface. */
+export const NEWS = 0;
 
 /** Plain data: what a worker is launched with. */
 export interface WorkerSetup {
@@ -23,11 +27,44 @@ export type Order =
       readonly pairs: readonly PairSetup[];
     }
   /** From the answer on nothing of the ports is used. */
-  | { readonly id: number; readonly do: 'release' };
+  | { readonly id: number; readonly do: 'release' }
+  /** Once: what is heard of that descriptor is NEWS. It is not answered. */
+  | { readonly id: typeof NEWS; readonly do: 'watch'; readonly fd: number };
 
 export interface Answer {
   readonly id: number;
   readonly error?: string;
+}
+
+/** A descriptor of which the control thread, which sleeps in the event loop, could not hear. */
+class Watch implements Pollable {
+  /** -1 = none: the control thread has not looked since the last news. */
+  fd = -1;
+  readonly #news: () => void;
+
+  constructor(news: () => void) {
+    this.#news = news;
+  }
+
+  step(): number {
+    return 0;
+  }
+
+  tick(): void {}
+
+  arm(): boolean {
+    return true;
+  }
+
+  disarm(_signalled?: boolean, ready?: Ready): void {
+    if (this.fd < 0 || ready === undefined || !ready(this.fd)) return;
+    this.fd = -1;
+    this.#news();
+  }
+
+  fds(): readonly number[] {
+    return this.fd < 0 ? [] : [this.fd];
+  }
 }
 
 /** Runs until the lcore is to end. */
@@ -41,16 +78,23 @@ export async function runPairs(lcore: LcoreThread, { orders }: WorkerSetup): Pro
     pairs = [];
     ports = [];
   };
-  const obey = (order: Order) => {
+  const news = () => orders.postMessage({ id: NEWS } satisfies Answer);
+  const watch = new Watch(news);
+  loop.add(watch);
+  const obey = (order: Exclude<Order, { do: 'watch' }>) => {
     release();
     if (order.do === 'release') return;
     const device = new LcorePort(lcore, order.device);
     const tap = new LcorePort(lcore, order.tap);
     ports = [device, tap];
-    pairs = order.pairs.map((setup) => new QueuePair(lcore, device, tap, setup));
+    pairs = order.pairs.map((setup) => new QueuePair(lcore, device, tap, setup, news));
     for (const pair of pairs) loop.add(pair);
   };
   orders.on('message', (order: Order) => {
+    if (order.do === 'watch') {
+      watch.fd = order.fd;
+      return;
+    }
     let answer: Answer = { id: order.id };
     try {
       obey(order);
