@@ -1,9 +1,9 @@
 // Couples a device's port with a TAP interface of the kernel, whose driver it becomes: settings follow each other both ways, worker
 // threads run the queue pairs between both ports, and the device may change while packets wait.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { TX_OFFLOAD } from '../ethdev/constants.js';
 import type { KernelInterface } from '../ethdev/driver.js';
 import type { Eal } from '../ethdev/eal.js';
-import { TX_OFFLOAD } from '../ethdev/constants.js';
 import { PortError } from '../ethdev/errors.js';
 import type { HashFlow, HashLevel } from '../ethdev/flow-hash.js';
 import type { Port } from '../ethdev/port.js';
@@ -16,12 +16,11 @@ import { Buffers } from './buffers.js';
 import type { FeatureState } from './control.js';
 import { Counting } from './counting.js';
 import { type FeatureDevice, type FeatureSettings, featureSettings, featureStates } from './features.js';
+import { type CouplingOptions, type Scaling, usualQueues } from './options.js';
 import { Pairs } from './pairs.js';
 import { configureDevice, configureTap, mostQueues, setupDevice } from './setup.js';
 import { Workers } from './workers.js';
 
-/** Channels that hv_netvsc wishes for at least (facts/linux-guest.md 1.1). */
-const USUAL_QUEUES = 16;
 /** The largest IP packet with its Ethernet header. */
 const LARGEST = 65_536;
 /** Of packets that a device cuts which names no limit. */
@@ -33,31 +32,6 @@ const HEADER_BYTES = 14;
 const EMPTY_MS = 1000;
 /** How often a device that went away is looked for. */
 const RETRY_MS = 250;
-
-export interface CouplingOptions {
-  /** What the interface is called. */
-  readonly name: string;
-  /** Path of the network namespace in which it is made; undefined = this thread's. */
-  readonly network?: string;
-  /** Default: 16, or fewer if there are fewer CPUs or the device has fewer. */
-  readonly queues?: number;
-  /** Default: the device's. */
-  readonly mtu?: number;
-  /** CPUs that there are. */
-  readonly cpus: number;
-  /** When the device goes away the interface stays, without a carrier, until it is there again (default: it ends). */
-  readonly wait?: boolean;
-  readonly log: (line: string) => void;
-}
-
-/** What a user may set of receive-side scaling. */
-export interface Scaling {
-  readonly table?: readonly number[];
-  readonly key?: Uint8Array;
-}
-
-/** How many queue pairs an interface would have if its device has enough. */
-export const usualQueues = (cpus: number): number => Math.min(USUAL_QUEUES, cpus);
 
 export class Coupling {
   /** Resolves to the reason when the interface can do nothing any more: its device or its kernel side is gone. */

@@ -2,8 +2,8 @@
 // queues and takes them away by messages, which it hears between bursts.
 import type { MessagePort } from 'node:worker_threads';
 import { LcorePort, type LcoreThread } from '../ethdev/lcore.js';
-import type { PortHandle } from '../ethdev/queues.js';
 import type { Pollable, Ready } from '../ethdev/loop.js';
+import type { PortHandle } from '../ethdev/queues.js';
 import { QueuePair } from './pair.js';
 import type { PairSetup } from './pair-memory.js';
 
@@ -38,12 +38,16 @@ export interface Answer {
 
 /** A descriptor of which the control thread, which sleeps in the event loop, could not hear. */
 class Watch implements Pollable {
-  /** -1 = none: the control thread has not looked since the last news. */
-  fd = -1;
+  /** None after news, until the control thread has looked. */
+  #fds: readonly number[] = [];
   readonly #news: () => void;
 
   constructor(news: () => void) {
     this.#news = news;
+  }
+
+  use(fd: number): void {
+    this.#fds = fd < 0 ? [] : [fd];
   }
 
   step(): number {
@@ -57,13 +61,14 @@ class Watch implements Pollable {
   }
 
   disarm(_signalled?: boolean, ready?: Ready): void {
-    if (this.fd < 0 || ready === undefined || !ready(this.fd)) return;
-    this.fd = -1;
+    const [fd] = this.#fds;
+    if (fd === undefined || ready === undefined || !ready(fd)) return;
+    this.#fds = [];
     this.#news();
   }
 
   fds(): readonly number[] {
-    return this.fd < 0 ? [] : [this.fd];
+    return this.#fds;
   }
 }
 
@@ -92,7 +97,7 @@ export async function runPairs(lcore: LcoreThread, { orders }: WorkerSetup): Pro
   };
   orders.on('message', (order: Order) => {
     if (order.do === 'watch') {
-      watch.fd = order.fd;
+      watch.use(order.fd);
       return;
     }
     let answer: Answer = { id: order.id };
