@@ -232,6 +232,17 @@ export class Nic implements SwitchPort {
     this.#rndis.indicate(up ? RNDIS_STATUS.MEDIA_CONNECT : RNDIS_STATUS.MEDIA_DISCONNECT, EMPTY);
   }
 
+  /** Takes offloads (OFFLOAD bits) that the guest has switched on back, as a host does whose own NIC loses them. */
+  withdrawOffloads(bits: number): void {
+    this.#rndis.withdrawOffloads(bits);
+    this.#useAbilities();
+  }
+
+  /** The guest's next attaches fail, so many of them. */
+  refuseAttaches(count: number): void {
+    this.#adapter.refusals = count;
+  }
+
   /** Unmasks interrupts; true when nothing waits, so that the loop may sleep. */
   arm(): boolean {
     let quiet = !this.#netvsp.serving || !this.#memory.channel.unmask();

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { RX_OFFLOAD, TX_OFFLOAD } from '../ethdev/constants.js';
 import { TAP_OFFLOAD } from '../memory/os/tap.js';
 import { type FeatureDevice, featureFault, featureSettings, featureStates } from './features.js';
-import { PAIR_OPTION } from './pair.js';
+import { PAIR_OPTION } from './pair-memory.js';
 
 const { TCP_CKSUM, UDP_CKSUM, TCP_TSO, VLAN_INSERT } = TX_OFFLOAD;
 const able: FeatureDevice = {

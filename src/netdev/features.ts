@@ -4,7 +4,7 @@ import { RX_OFFLOAD, TX_OFFLOAD } from '../ethdev/constants.js';
 import type { PortInfo } from '../ethdev/types.js';
 import { TAP_OFFLOAD } from '../memory/os/tap.js';
 import type { FeatureState } from './control.js';
-import { PAIR_OPTION } from './pair.js';
+import { PAIR_OPTION } from './pair-memory.js';
 
 /** What of a device counts. */
 export type FeatureDevice = Pick<PortInfo, 'rxOffloads' | 'txOffloads' | 'maxTsoBytes' | 'reasons'>;

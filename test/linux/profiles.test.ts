@@ -190,7 +190,7 @@ for (const profile of PROFILE_NAMES) {
         await place.ip('link set hv0 mtu 65521');
         await place.untilLink('the MTU of before', ({ mtu }) => mtu === 9202);
         await place.until('the reason', async () => place.up!.said.endsWith('\n'));
-        assert.match(place.up!.said, /^hv0: MTU 65521: .*expected 65521, the host gives 1500; it stays 9202$/m);
+        assert.match(place.up!.said, /^hv0: MTU 65521: .*the host refused 65521, it gave 1500; it stays 9202$/m);
       }
       await here.until('it again', async () => (await here.attempt('ping', ...words)).code === 0);
     });

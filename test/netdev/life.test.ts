@@ -168,7 +168,7 @@ test('errors are one line each', { skip }, async (t) => {
     [['up', 'hv0', '--machine', host.machine, '--device', '7'], /no device 7, there are 2/],
     [['up', 'hv0', '--machine', host.machine, '--netns', 'no-such-one'], /no network namespace at .*no-such-one/],
     [['up', 'lo', '--machine', host.machine], /lo: .*there is one that is no TAP/],
-    [['up', 'hv0', '--machine', host.machine, '--mtu', '20000'], /MTU: expected 20000, the host gives/],
+    [['up', 'hv0', '--machine', host.machine, '--mtu', '20000'], /MTU: the host refused 20000, it gave 1500/],
     [['up', 'hv0'], /expected one of --machine, --root or --vdev/],
     [['up', 'no/name', '--machine', host.machine], /1 to 15 bytes/],
   ];

@@ -237,6 +237,10 @@ class TapPort extends InterfacePort implements PortDriver {
       get network() {
         return port.network;
       },
+      get newsFd() {
+        return port.newsFd;
+      },
+      look: () => this.lookNow(),
       setQueues: (count) => attempt(`${count} queues`, () => this.#setQueues(count)),
       gather: (on) => this.#gather(on),
       holds: (first) => this.#fds.slice(first).some(tapHolds),
