@@ -23,13 +23,14 @@ const IDLE_MS = 5000;
 const GOALS = { on: 10, off: 2, overTestpmd: 8, kpps: 450, kppsOverTestpmd: 3.5 } as const;
 
 /** Starts a program that ends with this process, however that ends. Resolves to its first line of output. */
-async function started(
+export async function started(
   interfaces: Interfaces,
   agent: Agent | undefined,
   words: readonly string[],
+  input: 'ignore' | 'pipe' = 'ignore',
 ): Promise<{ child: ChildProcess; line: string }> {
   // Not the benchmark's own signal handling: what is killed cannot tidy up.
-  const start = () => spawn('setpriv', ['--pdeathsig', 'KILL', ...words], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const start = () => spawn('setpriv', ['--pdeathsig', 'KILL', ...words], { stdio: [input, 'pipe', 'pipe'] });
   const child = agent === undefined ? start() : inNetwork(agent.pid, start);
   interfaces.atEnd(() => end(child));
   let said = '';
@@ -59,8 +60,14 @@ const program = (...words: readonly string[]): string[] => [
   ...words,
 ];
 
+export interface UpPath extends Path {
+  readonly host: ChildProcess;
+  /** Of the host, then of the interfaces. */
+  readonly pids: readonly number[];
+}
+
 /** Kernel > netvsc up > netvsc host > netvsc up > kernel: three processes. */
-export async function openUp(interfaces: Interfaces): Promise<Path> {
+export async function openUp(interfaces: Interfaces): Promise<UpPath> {
   const { left, right, machine } = interfaces;
   const host = await started(interfaces, undefined, program('host', '--machine', machine, '--nics', '2', '--json'));
   const pids = [host.child.pid!];
@@ -71,6 +78,8 @@ export async function openUp(interfaces: Interfaces): Promise<Path> {
   }
   return {
     name: 'netvsc up',
+    host: host.child,
+    pids,
     left: await configure(left, 'lin0', 'netvsc up', 0),
     right: await configure(right, 'lin1', 'netvsc up', 1),
     get threads() {

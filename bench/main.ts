@@ -1,7 +1,8 @@
-// npm run bench [-- SUITE...] [--rounds N] [--json]: figures of this machine, medians over several rounds, beside the
+// npm run bench [-- SUITE...] [--rounds N] [--minutes N] [--seed N] [--json]: figures of this machine, medians over several rounds, beside the
 // goals of the project. Suites: datapath (default); tap, tcp, latency (root; interfaces in namespaces of their own); peers
 // (DPDK's C driver beside ours); ports (root; net_tap and net_af_packet, ours and DPDK's); linux (root; interfaces of
-// `netvsc up`, each with a process of its own); pmd (testpmd's forward modes; net_netvsc by queues, bursts and copybreak).
+// `netvsc up`, each with a process of its own); pmd (testpmd's forward modes; net_netvsc by queues, bursts and copybreak);
+// soak (root; two interfaces of `netvsc up` for --minutes, settings changed at random from --seed on).
 import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { exitCodeOf, Interrupted } from '../src/apps/interrupt.js';
@@ -13,6 +14,7 @@ import { tap } from './interfaces-tap.js';
 import { tcp } from './interfaces-tcp.js';
 import { ports } from './ports.js';
 import { type Row, rowText, Skip, type Suite, type SuiteResult } from './report.js';
+import { soak } from './soak.js';
 import { median } from './traffic.js';
 
 /** Goals (facts/performance.md 9): ns per packet for the halves, Mpps for the rest. */
@@ -62,17 +64,35 @@ const peers: Suite = async (rounds) => (await import('./peers/suite.js')).peers(
 
 const pmd: Suite = async (rounds) => (await import('./pmd/suite.js')).pmd(rounds);
 
-const SUITES: Record<string, Suite> = { datapath, tap, tcp, latency, linux, ports, peers, pmd };
+const endurance: Suite = () => soak({ minutes, seed });
+
+const SUITES: Record<string, Suite> = { datapath, tap, tcp, latency, linux, ports, peers, pmd, soak: endurance };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { rounds: { type: 'string', default: '5' }, json: { type: 'boolean', default: false } },
+  options: {
+    rounds: { type: 'string', default: '5' },
+    minutes: { type: 'string', default: '30' },
+    seed: { type: 'string', default: '1' },
+    json: { type: 'boolean', default: false },
+  },
 });
 const rounds = Number(values.rounds);
+const minutes = Number(values.minutes);
+const seed = Number(values.seed);
 const wanted = positionals.length > 0 ? positionals : ['datapath'];
 const unknown = wanted.find((name) => !(name in SUITES));
-if (unknown !== undefined || !Number.isInteger(rounds) || rounds < 1 || rounds > 100) {
-  const what = unknown === undefined ? `--rounds ${values.rounds}: expected 1 to 100` : `no suite ${unknown}`;
+const what =
+  unknown !== undefined
+    ? `no suite ${unknown}`
+    : !Number.isInteger(rounds) || rounds < 1 || rounds > 100
+      ? `--rounds ${values.rounds}: expected 1 to 100`
+      : !(minutes > 0 && minutes <= 10_000)
+        ? `--minutes ${values.minutes}: expected more than 0, up to 10000`
+        : !(Number.isInteger(seed) && seed > 0 && seed < 2 ** 32)
+          ? `--seed ${values.seed}: expected 1 to 4294967295`
+          : undefined;
+if (what !== undefined) {
   process.stderr.write(`bench: ${what}; suites: ${Object.keys(SUITES).join(', ')}\n`);
   process.exit(1);
 }
@@ -102,10 +122,12 @@ if (values.json) {
     `node ${process.version}, calibration loop ${calibration.toFixed(2)} ns, medians of ${rounds} rounds, ` +
       `load before ${load[0]!.toFixed(1)}\n`,
   );
-  for (const [name, { rows, skipped = [], notes = [] }] of Object.entries(results)) {
+  for (const [name, { rows, skipped = [], notes = [], faults = [] }] of Object.entries(results)) {
     process.stdout.write(`\n${name}\n`);
     for (const row of rows) process.stdout.write(`${rowText(row)}\n`);
     for (const note of notes) process.stdout.write(`  ${note}\n`);
+    for (const fault of faults) process.stdout.write(`  FAULT: ${fault}\n`);
     for (const reason of skipped) process.stdout.write(`  skipped: ${reason}\n`);
   }
 }
+if (Object.values(results).some(({ faults = [] }) => faults.length > 0)) process.exitCode = 1;

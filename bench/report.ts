@@ -26,6 +26,8 @@ export interface SuiteResult {
   readonly skipped?: readonly string[];
   /** What one has to know to read the rows. */
   readonly notes?: readonly string[];
+  /** What is wrong, so that the whole run has failed. */
+  readonly faults?: readonly string[];
 }
 
 export type Suite = (rounds: number) => Promise<SuiteResult>;

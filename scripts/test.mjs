@@ -17,9 +17,16 @@ const packages = {
   scapy: 'python3-scapy',
   setpriv: 'util-linux',
   ping: 'iputils-ping',
+  curl: 'curl',
+  iperf3: 'iperf3',
+  ethtool: 'ethtool',
+  tcpdump: 'tcpdump',
   cc: 'gcc',
   'pkg-config': 'pkg-config',
   'dpdk-testpmd': 'dpdk-dev',
+  clang: 'clang',
+  'llvm-objdump': 'llvm',
+  '/usr/sbin/bpftool': 'bpftool',
   '/usr/include/dpdk/rte_ethdev.h': 'libdpdk-dev',
 };
 const has = (wanted) =>

@@ -1,5 +1,5 @@
 // Command line: parses, calls the app, prints, sets the exit code. Errors are one line on stderr and exit code 1.
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Help } from 'commander';
 import { packageVersion } from '../apps/package-info.js';
 
 /** Loads a command, in the order of the help. Only the one that was named is loaded: the others take longer than it runs. */
@@ -14,6 +14,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<(program: Command) => void
   up: async () => (await import('./up.js')).addUp,
   down: async () => (await import('./down.js')).addDown,
   ethtool: async () => (await import('./ethtool.js')).addEthtool,
+  xdp: async () => (await import('./xdp.js')).addXdp,
 };
 
 async function makeProgram(named: string | undefined): Promise<Command> {
@@ -21,11 +22,17 @@ async function makeProgram(named: string | undefined): Promise<Command> {
     .description('The Hyper-V network device in user space: guest driver, host and virtual switch')
     .version(packageVersion())
     .showSuggestionAfterError(true)
+    // That a flag is off unless it is given says nothing.
+    .configureHelp({
+      optionDescription(option) {
+        return option.defaultValue === false ? option.description : Help.prototype.optionDescription.call(this, option);
+      },
+    })
     .configureOutput({ outputError: (text, write) => write(`netvsc: ${text.replace(/^error: /, '')}`) });
   const wanted = named !== undefined && Object.hasOwn(COMMANDS, named) ? [COMMANDS[named]!] : Object.values(COMMANDS);
   for (const load of wanted) (await load())(program);
-  const commands = program.commands.flatMap((command) => [command, ...command.commands]);
-  for (const command of commands) command.copyInheritedSettings(program).exitOverride();
+  const below = (command: Command): Command[] => command.commands.flatMap((one) => [one, ...below(one)]);
+  for (const command of below(program)) command.copyInheritedSettings(program).exitOverride();
   return program.exitOverride();
 }
 

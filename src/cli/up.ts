@@ -3,6 +3,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { parseWhole } from '../apps/demo/options.js';
 import { exitCodeOf } from '../apps/interrupt.js';
 import { isDaemon, startDaemon, tellStarter, writePid } from '../apps/up/daemon.js';
+import { tellServiceManager } from '../apps/up/service.js';
 import { runUp, type UpOptions, type UpReady } from '../apps/up/up.js';
 import { isInterfaceName } from '../memory/os/netlink.js';
 import { type MetricsAddress, parseMetricsAddress } from '../netdev/metrics.js';
@@ -94,7 +95,12 @@ async function up(name: string, given: Given): Promise<void> {
     process.stdout.write(given.json ? `${JSON.stringify({ type: 'ready', ...ready })}\n` : readyText(ready));
   };
   if (!given.daemon) {
-    const ended = await runUp(options, tell, (line) => process.stderr.write(`${line}\n`));
+    const log = (line: string) => void process.stderr.write(`${line}\n`);
+    const ready = (facts: UpReady) => {
+      tell(facts);
+      tellServiceManager(readyText(facts).trimEnd(), log);
+    };
+    const ended = await runUp(options, ready, log);
     process.exitCode = ended ? exitCodeOf(ended) : 0;
   } else if (isDaemon()) await daemon(options);
   else tell(await startDaemon(options, process.argv.slice(2)));

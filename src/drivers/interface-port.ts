@@ -170,6 +170,17 @@ export abstract class InterfacePort extends VirtualPort {
     this.#look();
   }
 
+  /** Sees the interface as it is at this moment. */
+  protected lookNow(): void {
+    this.#look();
+    if (!this.#removed) this.#refresh();
+  }
+
+  /** Readable when there are news of the interface; another one when it goes to another namespace. */
+  protected get newsFd(): number {
+    return this.#interface?.newsFd ?? -1;
+  }
+
   #look(): void {
     const news = this.#removed ? undefined : this.#interface?.news();
     if (news === 'removed') this.left();

@@ -95,6 +95,10 @@ export interface KernelInterface {
   readonly state: InterfaceState;
   /** Descriptor of the network namespace in which it is; the port's. */
   readonly network: number;
+  /** Descriptor that is readable when there are news of it, -1 = none now; another one after it went to another namespace. */
+  readonly newsFd: number;
+  /** Sees it as it is at this moment; onChange is called. */
+  look(): void;
   /** How many of the configured queues the kernel uses, the first ones; all of them at first. Nobody may be receiving from the others. */
   setQueues(count: number): void;
   /** Gives all that is sent from now on to queue 0, or back to all queues. False: this kernel cannot. */
@@ -103,7 +107,7 @@ export interface KernelInterface {
   holds(first: number): boolean;
   /** Called when somebody changed it, soon after. */
   onChange: ((state: InterfaceState) => void) | undefined;
-  /** Whether the interface's user sees a link; started. */
+  /** Whether the interface's user sees a link: of a started port, or from its next start on if that is not to have one. */
   setCarrier(up: boolean): void;
   /** What the stack may leave undone in packets that it sends: TAP_OFFLOAD bits. Returns those that the kernel knows. */
   setOffloads(bits: number): number;

@@ -25,6 +25,8 @@ export class Adapter {
   linkUp = true;
   /** NDIS packet filter; 0 = the guest receives nothing. */
   filter = 0;
+  /** So many of the next RNDIS initializes fail. */
+  refusals = 0;
   /** OFFLOAD bits in force. */
   offloads = 0;
   rss: RssState | undefined;

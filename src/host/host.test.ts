@@ -6,9 +6,10 @@ import { Arena } from '../memory/arena.js';
 import { linuxSystem } from '../memory/os/mman.js';
 import { openUioDevice } from '../vmbus/uio/device.js';
 import { testMachineName } from '../vmbus/uio/testing.js';
+import { nvspVersionName } from '../wire/nvsp.js';
 import { Host } from './host.js';
 import { macText, nicMac, nicUuid, parseStationMac } from './identity.js';
-import { nvspVersionName, PROFILES, profileNamed } from './profiles.js';
+import { PROFILES, profileNamed } from './profiles.js';
 import { createRig, RawGuest, words } from './raw-guest-testing.js';
 import { EchoUplink } from './uplinks/echo.js';
 

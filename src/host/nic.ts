@@ -4,7 +4,7 @@ import type { Datapath } from '../datapath/datapath.js';
 import { EVENT_KIND, FRAME_ERROR, OFFLOAD } from '../memory/layout.js';
 import type { VmbusOffer } from '../vmbus/device.js';
 import { NDIS_HASH_FUNCTION_MASK } from '../wire/ndis.js';
-import { NVSP_STATUS } from '../wire/nvsp.js';
+import { NVSP_STATUS, nvspVersionName } from '../wire/nvsp.js';
 import { RNDIS_STATUS } from '../wire/rndis.js';
 import { Adapter } from './adapter.js';
 import { checkRing, faultText, notInFlight } from './channel-faults.js';
@@ -15,7 +15,7 @@ import { GuestView } from './guest-view.js';
 import { macText } from './identity.js';
 import { Netvsp } from './netvsp.js';
 import { DEFAULT_VLAN, type FrameSink, type SwitchPort, type VlanMode } from './ports.js';
-import { nvspVersionName, type Profile } from './profiles.js';
+import type { Profile } from './profiles.js';
 import { RndisControl } from './rndis.js';
 import { ReceiveSpread } from './spread.js';
 import type { NicState } from './state.js';
@@ -230,6 +230,17 @@ export class Nic implements SwitchPort {
     this.linkUp = up;
     this.#adapter.linkUp = up;
     this.#rndis.indicate(up ? RNDIS_STATUS.MEDIA_CONNECT : RNDIS_STATUS.MEDIA_DISCONNECT, EMPTY);
+  }
+
+  /** Takes offloads (OFFLOAD bits) that the guest has switched on back, as a host does whose own NIC loses them. */
+  withdrawOffloads(bits: number): void {
+    this.#rndis.withdrawOffloads(bits);
+    this.#useAbilities();
+  }
+
+  /** The guest's next attaches fail, so many of them. */
+  refuseAttaches(count: number): void {
+    this.#adapter.refusals = count;
   }
 
   /** Unmasks interrupts; true when nothing waits, so that the loop may sleep. */

@@ -2,14 +2,8 @@
 // honoured. Sources: seeds/linux-netvsc.rst.txt (which release offloads what), facts/linux-guest.md 1 and 2.1 (limits
 // that guests keep for old hosts), facts/hyper-v-host.md 3.1 and 4.5 (versions and structures).
 import { NVSP_VERSION } from '../wire/nvsp.js';
-import { nameOf } from '../wire/struct.js';
 
 const ALL_VERSIONS: readonly number[] = Object.values(NVSP_VERSION);
-
-/** "V6.1" for 0x60001; hexadecimal when it is no version. */
-export function nvspVersionName(version: number): string {
-  return nameOf(NVSP_VERSION, version).replace('V61', 'V6.1');
-}
 
 /** Which offloads a host can do for a guest's packets, and for what it delivers. */
 export interface OffloadSupport {

@@ -124,6 +124,11 @@ export class RndisControl {
         this.operational = true;
         const { maxPacketsPerMessage, alignmentShift: packetAlignmentFactor } = this.#adapter.profile;
         const limits = { maxPacketsPerMessage, packetAlignmentFactor, maxTransferSize: MAX_TRANSFER };
+        if (this.#adapter.refusals > 0) {
+          this.#adapter.refusals--;
+          this.#answers.push(encodeInitializeComplete(requestId, RNDIS_STATUS.FAILURE, limits));
+          break;
+        }
         this.#answers.push(encodeInitializeComplete(requestId, RNDIS_STATUS.SUCCESS, limits));
         break;
       }
@@ -143,8 +148,7 @@ export class RndisControl {
         this.#memory.set('offloads', this.#adapter.offloads);
         // The configuration follows whether it changed or not, as on the real host.
         if (oid === OID.TCP_OFFLOAD_PARAMETERS && status === RNDIS_STATUS.SUCCESS) {
-          const config = this.#adapter.offloadStructure(this.#adapter.offloads);
-          this.indicate(RNDIS_STATUS.TASK_OFFLOAD_CURRENT_CONFIG, config);
+          this.#indicateOffloads();
         }
         break;
       }
@@ -156,5 +160,17 @@ export class RndisControl {
       default:
         throw new ChannelFault(`RNDIS ${nameOf(RNDIS_MESSAGE, messageType)}: not a control message from guests`);
     }
+  }
+
+  /** Switches offloads off, and tells the guest. */
+  withdrawOffloads(bits: number): void {
+    this.#adapter.offloads &= ~bits;
+    this.#memory.set('offloads', this.#adapter.offloads);
+    this.#indicateOffloads();
+  }
+
+  #indicateOffloads(): void {
+    const config = this.#adapter.offloadStructure(this.#adapter.offloads);
+    this.indicate(RNDIS_STATUS.TASK_OFFLOAD_CURRENT_CONFIG, config);
   }
 }

@@ -64,6 +64,7 @@ export const GUEST_PORT = cells('GUEST_PORT', {
   stagedCapacity: 'u32',
   stagedFirst: 'u32',
   stagedCount: 'u32',
+  unread: 'u32', // 1: nobody has received for long, so what the list has no room for is dropped
   reapAt: 'u32', // messages in flight at which a burst that sends looks for completions
   rxPackets: 'u64', // handed out
   rxBytes: 'u64',

@@ -22,6 +22,7 @@ import {
   openRunDirectory,
   removeStaleMachines,
   runDirectoryPath,
+  runDirectoryPaths,
 } from './rundir.js';
 
 async function inFolder(work: (folder: string) => void | Promise<void>): Promise<void> {
@@ -62,6 +63,9 @@ test('the run directory is the user’s own', () =>
     const fallback = process.getuid!() === 0 ? '/run/netvsc' : `/tmp/netvsc-${process.getuid!()}`;
     assert.equal(runDirectoryPath({}), fallback);
     assert.equal(runDirectoryPath({ XDG_RUNTIME_DIR: 'relative' }), fallback);
+    const session = ['/run/user/5/netvsc', ...(process.getuid!() === 0 ? [fallback] : [])];
+    assert.deepEqual(runDirectoryPaths({ XDG_RUNTIME_DIR: '/run/user/5' }), session);
+    assert.deepEqual(runDirectoryPaths({}), [fallback]);
     const run = `${folder}/run`;
     assert.equal(openRunDirectory(run), run);
     assert.equal(statSync(run).mode & 0o777, 0o700);

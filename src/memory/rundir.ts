@@ -46,6 +46,13 @@ export function runDirectoryPath(environment: NodeJS.ProcessEnv = process.env): 
   return uid === 0 ? '/run/netvsc' : `/tmp/netvsc-${uid}`;
 }
 
+/** The same, and for root where its system services have theirs: a session may have an $XDG_RUNTIME_DIR, a service has none.
+ *  (Anybody could make the one in /tmp, so others get no second one.) */
+export function runDirectoryPaths(environment: NodeJS.ProcessEnv = process.env): string[] {
+  const own = runDirectoryPath(environment);
+  return process.getuid!() === 0 ? [...new Set([own, runDirectoryPath({})])] : [own];
+}
+
 /** Makes the run directory (0700), or checks that the one that is there is a real directory that only this user may
  *  enter. Returns its path. Throws RunDirectoryError. */
 export function openRunDirectory(path = runDirectoryPath()): string {

@@ -190,11 +190,19 @@ export async function findControl(name: string, options: FindOptions = {}): Prom
   const first = controlPath(name, network, runDirectory);
   const paths = controlPaths(runDirectory);
   const inOrder = paths.includes(first) ? [first, ...paths.filter((path) => path !== first)] : paths;
+  let elsewhere = false;
+  const meant = (info: InterfaceInfo) => {
+    if (info.interface !== name) return false;
+    elsewhere ||= info.network !== network;
+    return info.network === network;
+  };
   for (const path of inOrder) {
-    const found = await ifMeant(path, timeoutMs, (info) => info.interface === name && info.network === network);
+    const found = await ifMeant(path, timeoutMs, meant);
     if (found) return found.client;
   }
-  throw new NetdevError('ENODEV', `interface ${name}`, 'expected one that `netvsc up` runs in this network namespace');
+  const problem = 'expected one that `netvsc up` runs in this network namespace';
+  const hint = elsewhere ? '; there is one in another: name that with --netns' : '';
+  throw new NetdevError('ENODEV', `interface ${name}`, problem + hint);
 }
 
 /** All interfaces that answer. */

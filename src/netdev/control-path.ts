@@ -3,7 +3,7 @@
 import { closeSync, fstatSync, readdirSync } from 'node:fs';
 import { isInterfaceName } from '../memory/os/netlink.js';
 import { openNetwork } from '../memory/os/netns.js';
-import { RunDirectoryError, runDirectoryPath } from '../memory/rundir.js';
+import { RunDirectoryError, runDirectoryPath, runDirectoryPaths } from '../memory/rundir.js';
 import { NetdevError } from './control.js';
 
 const FILE = /^netdev-\d{1,20}-[^/]{1,15}$/;
@@ -43,12 +43,17 @@ export function controlPath(name: string, network: string, runDirectory = runDir
 }
 
 /** Paths of all control sockets, those whose process is gone included. */
-export function controlPaths(runDirectory = runDirectoryPath()): string[] {
-  try {
-    const names = readdirSync(runDirectory).filter((name) => FILE.test(name));
-    return names.sort().map((name) => `${runDirectory}/${name}`);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw error;
-  }
+export function controlPaths(runDirectory?: string): string[] {
+  const directories = runDirectory === undefined ? runDirectoryPaths() : [runDirectory];
+  return directories.flatMap((directory, i) => {
+    try {
+      const names = readdirSync(directory).filter((name) => FILE.test(name));
+      return names.sort().map((name) => `${directory}/${name}`);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      // Root of a user namespace may not enter the other one.
+      if (code === 'ENOENT' || (i > 0 && code === 'EACCES')) return [];
+      throw error;
+    }
+  });
 }

@@ -49,6 +49,9 @@ const codes = [
   'ETIMEDOUT',
 ] as const satisfies readonly NetdevErrorCode[];
 
+/** Why something is as it is, for people. */
+const REASON = { reason: text(1024) };
+
 /** Which interface a socket is the control of. */
 const info = fields({
   /** Its name now. */
@@ -75,12 +78,9 @@ export const OPERATIONS = {
     fields({ driver: text(WORD), version: text(WORD), firmwareVersion: text(WORD), busInfo: text(WORD) }),
   ),
   link: operation(nothing, fields({ up: flag, speedMbps: small, fullDuplex: flag, autonegotiated: flag })),
-  features: operation(
-    nothing,
-    list(fields({ name: text(WORD), on: flag, wanted: flag, fixed: flag }, { reason: text(1024) }), NAMES),
-  ),
+  features: operation(nothing, list(fields({ name: text(WORD), on: flag, wanted: flag, fixed: flag }, REASON), NAMES)),
   setFeatures: operation(fields({ wanted: named(flag, NAMES, WORD) }), nothing),
-  channels: operation(nothing, fields({ maxCombined: small, combined: small })),
+  channels: operation(nothing, fields({ maxCombined: small, combined: small }, REASON)),
   setChannels: operation(fields({ combined: small }), nothing),
   rings: operation(nothing, fields({ maxRx: small, maxTx: small, rx: small, tx: small })),
   setRings: operation(fields({}, { rx: small, tx: small }), nothing),

@@ -44,6 +44,7 @@ const OPERATION_MS = 30_000;
 /** How long close() leaves clients to take their last reply, ms. */
 const CLOSE_MS = 1000;
 const PROBE_MS = 2000;
+const YOUNG_MS = 5000;
 /** A socket that nobody answers at is left alone so long, ms. */
 const STALE_MS = 60_000;
 /** Lines of one client that wait for their turn. */
@@ -252,6 +253,16 @@ async function removeStale(runDirectory: string): Promise<void> {
     const status = statSync(path, { throwIfNoEntry: false });
     if (!status?.isSocket() || Date.now() - status.mtimeMs < STALE_MS) continue;
     if (!(await answers(path))) rmSync(path, { force: true });
+  }
+}
+
+/** Removes the sockets of interfaces whose process was killed. */
+export async function removeDeadSockets(runDirectory?: string): Promise<void> {
+  for (const path of controlPaths(runDirectory)) {
+    const made = statSync(path, { throwIfNoEntry: false })?.mtimeMs;
+    // One that was made just now may not listen yet.
+    if (made === undefined || Date.now() - made < YOUNG_MS || (await answers(path))) continue;
+    rmSync(path, { force: true });
   }
 }
 

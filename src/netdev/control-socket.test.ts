@@ -8,7 +8,7 @@ import { NetdevError } from './control.js';
 import { ControlClient, findControl, listControls } from './control-client.js';
 import { controlPath } from './control-path.js';
 import { REQUEST_MAX_BYTES } from './control-protocol.js';
-import { type ControlOwner, ControlServer, type ControlServerOptions } from './control-server.js';
+import { type ControlOwner, ControlServer, type ControlServerOptions, removeDeadSockets } from './control-server.js';
 import { MemoryNetdev } from './control-testing.js';
 
 let runDirectory: string;
@@ -167,6 +167,8 @@ test('same name in two namespaces: each finds its own', async () => {
     (await listControls({ runDirectory })).map(({ network }) => network),
     ['1', '2'],
   );
+  const third = findControl('hv0', { network: '3', runDirectory });
+  await assert.rejects(third, rejectsWith('ENODEV', /in this network namespace; there is one in another: .*--netns/));
 });
 
 test('a renamed or moved interface is found by its new name, and not by the old', async () => {
@@ -179,7 +181,7 @@ test('a renamed or moved interface is found by its new name, and not by the old'
 
 test('no run directory, no socket, a dead socket: ENODEV', async () => {
   const none = { network: '1', runDirectory: path.join(runDirectory, 'none') };
-  await assert.rejects(findControl('hv0', none), rejectsWith('ENODEV', /hv0/));
+  await assert.rejects(findControl('hv0', none), rejectsWith('ENODEV', /hv0: .* in this network namespace$/));
   assert.deepEqual(await listControls(none), []);
   const { server } = await start();
   const left = `${server.path}.left`;
@@ -190,6 +192,21 @@ test('no run directory, no socket, a dead socket: ENODEV', async () => {
   // What a killed process left does not keep the next one from its name.
   const again = await start();
   assert.equal(again.server.path, server.path);
+});
+
+test('sockets of killed processes are removed, live ones and new ones stay', async () => {
+  const { server } = await start('dead', '1');
+  const left = `${server.path}.left`;
+  renameSync(server.path, left);
+  await server.close();
+  renameSync(left, server.path);
+  const { server: live } = await start('live', '1');
+  await removeDeadSockets(runDirectory);
+  assert.equal(existsSync(server.path), true, 'it may be about to listen');
+  const old = new Date(Date.now() - 60_000);
+  for (const at of [server.path, live.path]) utimesSync(at, old, old);
+  await removeDeadSockets(runDirectory);
+  assert.deepEqual([existsSync(server.path), existsSync(live.path)], [false, true]);
 });
 
 test('a name is not taken from a live interface', async () => {

@@ -58,6 +58,8 @@ export interface FeatureState {
 export interface ChannelCounts {
   readonly maxCombined: number;
   readonly combined: number;
+  /** Why there cannot be more, for people. */
+  readonly reason?: string;
 }
 
 /** ethtool -g: sections of the receive buffer and the send buffer. */

@@ -31,6 +31,7 @@ export class Counting {
     const coupling = {
       rxDownDropped: this.#pairs.dropped,
       txGoneDropped: this.#txGoneDropped,
+      cut: this.#pairs.cut,
       gro: this.#pairs.merged(),
       lastGapUs: Math.round(lastGapMs * 1000),
     };

@@ -1,6 +1,7 @@
 // Couples a device's port with a TAP interface of the kernel, whose driver it becomes: settings follow each other both ways, worker
 // threads run the queue pairs between both ports, and the device may change while packets wait.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { TX_OFFLOAD } from '../ethdev/constants.js';
 import type { KernelInterface } from '../ethdev/driver.js';
 import type { Eal } from '../ethdev/eal.js';
 import { PortError } from '../ethdev/errors.js';
@@ -15,44 +16,22 @@ import { Buffers } from './buffers.js';
 import type { FeatureState } from './control.js';
 import { Counting } from './counting.js';
 import { type FeatureDevice, type FeatureSettings, featureSettings, featureStates } from './features.js';
+import { type CouplingOptions, type Scaling, usualQueues } from './options.js';
 import { Pairs } from './pairs.js';
 import { configureDevice, configureTap, mostQueues, setupDevice } from './setup.js';
 import { Workers } from './workers.js';
 
-/** Channels that hv_netvsc wishes for at least (facts/linux-guest.md 1.1). */
-const USUAL_QUEUES = 16;
 /** The largest IP packet with its Ethernet header. */
 const LARGEST = 65_536;
+/** Of packets that a device cuts which names no limit. */
+const LONGEST = 0xffff_ffff;
 const GSO_SEGMENTS = 65_535;
+/** Of Ethernet, in front of an MTU's worth of data. */
+const HEADER_BYTES = 14;
 /** How long queues that go may take to be empty. */
 const EMPTY_MS = 1000;
 /** How often a device that went away is looked for. */
 const RETRY_MS = 250;
-
-export interface CouplingOptions {
-  /** What the interface is called. */
-  readonly name: string;
-  /** Path of the network namespace in which it is made; undefined = this thread's. */
-  readonly network?: string;
-  /** Default: 16, or fewer if there are fewer CPUs or the device has fewer. */
-  readonly queues?: number;
-  /** Default: the device's. */
-  readonly mtu?: number;
-  /** CPUs that there are. */
-  readonly cpus: number;
-  /** When the device goes away the interface stays, without a carrier, until it is there again (default: it ends). */
-  readonly wait?: boolean;
-  readonly log: (line: string) => void;
-}
-
-/** What a user may set of receive-side scaling. */
-export interface Scaling {
-  readonly table?: readonly number[];
-  readonly key?: Uint8Array;
-}
-
-/** How many queue pairs an interface would have if its device has enough. */
-export const usualQueues = (cpus: number): number => Math.min(USUAL_QUEUES, cpus);
 
 export class Coupling {
   /** Resolves to the reason when the interface can do nothing any more: its device or its kernel side is gone. */
@@ -62,7 +41,8 @@ export class Coupling {
   readonly #options: CouplingOptions;
   readonly #tap: Port;
   readonly #kernel: KernelInterface;
-  readonly #buffers: Buffers;
+  /** Its packet memory. */
+  readonly buffers: Buffers;
   readonly #workers: Workers;
   readonly #counting: Counting;
   #wishes: ReadonlyMap<string, boolean> = new Map();
@@ -100,14 +80,14 @@ export class Coupling {
     this.#kernel = tap.kernel!;
     this.#seen = this.#kernel.state;
     this.#queues = this.#wantedQueues(options.queues);
-    this.#buffers = new Buffers(eal, options.name, this.#queues);
-    this.pairs = new Pairs(eal, options.name);
+    this.buffers = new Buffers(eal, options.name, this.#queues);
+    this.pairs = new Pairs(eal, options.name, this.buffers);
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
     this.#counting = new Counting(tap, this.pairs);
     this.#counting.use(device);
-    this.#workers = new Workers(eal, options.name, this.#end);
+    this.#workers = new Workers(eal, options.name, this.#end, () => this.#look());
     this.#settings = this.#wanted(this.#wishes);
   }
 
@@ -147,8 +127,12 @@ export class Coupling {
       const wishes = new Map([...this.#wishes, ...Object.entries(change)]);
       const settings = this.#wanted(wishes);
       const { rxOffloads, txOffloads } = this.#settings;
+      // What waits already is cut here from now on, where the device is not to do it any more.
+      if ((settings.txOffloads & TX_OFFLOAD.TCP_TSO) === 0) this.#limit(0);
       if (!this.#gone && (settings.rxOffloads !== rxOffloads || settings.txOffloads !== txOffloads))
-        await this.#device.setOffloads({ rxOffloads: settings.rxOffloads, txOffloads: settings.txOffloads });
+        await this.#device
+          .setOffloads({ rxOffloads: settings.rxOffloads, txOffloads: settings.txOffloads })
+          .finally(() => this.#limit());
       this.#wishes = wishes;
       this.#settings = settings;
       this.#applyFeatures();
@@ -203,18 +187,19 @@ export class Coupling {
     const { mtu = this.#device.mtu } = this.#options;
     if (mtu !== this.#device.mtu) await this.#device.setMtu(mtu);
     await this.#configureDevice(this.#queues);
-    await configureTap(this.#tap, this.#device, this.#queues, this.#buffers);
+    await configureTap(this.#tap, this.#device, this.#queues, this.buffers);
     if (this.#kernel.state.mtu !== this.#device.mtu) this.#kernel.setMtu(this.#device.mtu);
     await this.#device.setAllMulticast(true);
     await this.#device.start();
+    this.#kernel.setCarrier(false); // until somebody polls: what IPv6 sends at once would be dropped
     await this.#tap.start();
-    this.#kernel.setCarrier(false); // until somebody polls
     this.#applyFeatures();
     await this.#take();
     this.#listen();
     this.#tap.on('removed', (reason) => this.#end(reason));
     this.#seen = this.#kernel.state;
     this.#kernel.onChange = () => this.#notice(() => this.#follow());
+    this.#workers.watch(this.#kernel.newsFd);
     this.#applyLink(this.#device.link());
   }
 
@@ -229,7 +214,7 @@ export class Coupling {
     this.#settings = this.#wanted(this.#wishes);
     await configureDevice(this.#device, queues, this.#settings);
     this.#queues = queues;
-    setupDevice(this.#device, this.#buffers);
+    setupDevice(this.#device, this.buffers);
     await this.#restoreScaling();
   }
 
@@ -270,6 +255,23 @@ export class Coupling {
     const most = Math.min(LARGEST, ipv4 || LARGEST, ipv6 || LARGEST);
     if ((kernel & (TAP_OFFLOAD.TSO4 | TAP_OFFLOAD.TSO6)) !== 0) this.#kernel.setGsoLimit(most, GSO_SEGMENTS);
     this.pairs.setOptions(pair, udp);
+    this.#limit();
+  }
+
+  /** Tells the pairs what the device takes; `tso`: what it cuts is none of its business any more. */
+  #limit(tso = this.#device.offloads().txOffloads & TX_OFFLOAD.TCP_TSO): void {
+    const { ipv4 = LONGEST, ipv6 = LONGEST } = this.#device.info().maxTsoBytes ?? {};
+    this.pairs.setLimits(this.#device.mtu + HEADER_BYTES, tso === 0 ? { ipv4: 0, ipv6: 0 } : { ipv4, ipv6 });
+  }
+
+  /** A worker says that there are news of the interface, or that a packet is longer than the device's MTU lets it be: whoever
+   *  has set a larger one did so before, and packets wait until the device has it, too. */
+  #look(): void {
+    if (this.#closed) return;
+    const questions = this.pairs.questions();
+    this.#attempt('news', () => this.#kernel.look());
+    this.#workers.watch(this.#kernel.newsFd);
+    this.#notice(() => this.#follow().finally(() => this.pairs.answer(questions)));
   }
 
   #applyLink({ up, speedMbps }: LinkStatus): void {
@@ -331,7 +333,8 @@ export class Coupling {
     try {
       await this.#quietly(async () => {
         await this.#device.setMtu(mtu);
-        if (this.#buffers.receive(mtu) !== this.#buffers.receive(before)) setupDevice(this.#device, this.#buffers);
+        if (this.buffers.receive(mtu) !== this.buffers.receive(before)) setupDevice(this.#device, this.buffers);
+        this.#limit();
       });
     } catch (error) {
       if (this.#gone) return;
@@ -360,7 +363,7 @@ export class Coupling {
     const apply = async (count: number, features: FeatureSettings) => {
       await configureDevice(this.#device, count, features);
       this.#queues = count;
-      setupDevice(this.#device, this.#buffers);
+      setupDevice(this.#device, this.buffers);
       await this.#restoreScaling();
       this.#kernel.setQueues(count);
     };

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { RX_OFFLOAD, TX_OFFLOAD } from '../ethdev/constants.js';
 import { TAP_OFFLOAD } from '../memory/os/tap.js';
 import { type FeatureDevice, featureFault, featureSettings, featureStates } from './features.js';
-import { PAIR_OPTION } from './pair.js';
+import { PAIR_OPTION } from './pair-memory.js';
 
 const { TCP_CKSUM, UDP_CKSUM, TCP_TSO, VLAN_INSERT } = TX_OFFLOAD;
 const able: FeatureDevice = {
@@ -36,10 +36,13 @@ test('everything that the device can is on, as with hv_netvsc; datagrams are mer
 test('what the device cannot stays wanted, and off, with the reason', () => {
   const poor: FeatureDevice = { rxOffloads: 0, txOffloads: 0, reasons: { TCP_LRO: 'the host is too old' } };
   assert.deepEqual(stateOf(poor, 'rx-lro'), { on: false, wanted: true, reason: 'the host is too old' });
-  assert.match(stateOf(poor, 'tx-checksum-ipv4').reason!, /no TCP and UDP checksums/);
+  assert.match(stateOf(poor, 'tx-checksum-ipv4').reason!, /no TCP checksums/);
   assert.match(stateOf(poor, 'tx-tcp-segmentation').reason!, /cuts no large packets/);
   assert.deepEqual(stateOf(poor, 'rx-lro', { 'rx-lro': false }), { on: false, wanted: false, reason: undefined });
   assert.equal(settingsOf(poor).kernel, 0);
+  // Its driver fills in UDP checksums where the host does not.
+  const older = { ...able, txOffloads: TCP_CKSUM | TCP_TSO, reasons: { TCP_CKSUM: 'no', UDP_CKSUM: 'no' } };
+  assert.equal(settingsOf(older).kernel, CSUM | TSO4 | TSO6);
   assert.equal(settingsOf({ ...able, maxTsoBytes: { ipv4: 62_780, ipv6: 0 } }).kernel, CSUM | TSO4);
 });
 

@@ -61,7 +61,9 @@ export class Netdev implements NetdevControl {
   }
 
   channels(): ChannelCounts {
-    return { maxCombined: this.#coupling.maxQueues, combined: this.#coupling.queues };
+    const { maxQueues, queues, device } = this.#coupling;
+    const reason = device.info().reasons?.queues;
+    return { maxCombined: maxQueues, combined: queues, ...(reason !== undefined && { reason }) };
   }
 
   async setChannels(combined: number): Promise<void> {
@@ -88,16 +90,14 @@ export class Netdev implements NetdevControl {
 
   rss(): RssState {
     const { device, queues } = this.#coupling;
-    if (device.info().rssTableEntries === 0)
-      throw this.#error('EOPNOTSUPP', 'receive-side scaling: the device has none');
+    this.#expectTable();
     const { table, key } = device.rss();
     return { rings: queues, table, key: [...key], hashFunction: 'toeplitz' };
   }
 
   async setRss({ table, key }: RssChange): Promise<void> {
-    const { device, queues } = this.#coupling;
-    const entries = device.info().rssTableEntries;
-    if (entries === 0) throw this.#error('EOPNOTSUPP', 'receive-side scaling: the device has none');
+    const { queues } = this.#coupling;
+    const entries = this.#expectTable();
     const wrong = table?.find((queue) => !(Number.isInteger(queue) && queue >= 0 && queue < queues));
     if (wrong !== undefined)
       throw this.#error('EINVAL', `indirection table: expected queues 0 to ${queues - 1}, got ${wrong}`);
@@ -148,6 +148,13 @@ export class Netdev implements NetdevControl {
 
   statistics(): readonly (readonly [name: string, value: number])[] {
     return this.#coupling.statistics();
+  }
+
+  /** Entries of the device's table. */
+  #expectTable(): number {
+    const { rssTableEntries, reasons } = this.#coupling.device.info();
+    if (rssTableEntries > 0) return rssTableEntries;
+    throw this.#error('EOPNOTSUPP', `receive-side scaling: ${reasons?.RSS ?? 'the device has none'}`);
   }
 
   async #try(work: () => Promise<void>): Promise<void> {

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { COUNTERS, type CountedPort, type CouplingCounters, InterfaceStatistics } from './statistics.js';
 
 const NONE: CouplingCounters = {
-  ...{ rxDownDropped: 0, txGoneDropped: 0, lastGapUs: 0 },
+  ...{ rxDownDropped: 0, txGoneDropped: 0, lastGapUs: 0, cut: { packets: 0, segments: 0, failed: 0 } },
   gro: { packets: 0, merged: 0, coalesced: 0, evicted: 0, checksums: 0, badChecksums: 0 },
 };
 

@@ -16,6 +16,8 @@ export interface CouplingCounters {
   readonly rxDownDropped: number;
   /** Taken from the kernel, but the device went away before it had them. */
   readonly txGoneDropped: number;
+  /** Large packets cut here, what became of them, and those that could not be cut. */
+  readonly cut: { readonly packets: number; readonly segments: number; readonly failed: number };
   readonly gro: GroCounters;
   /** How long the last change of the device kept packets waiting, microseconds. */
   readonly lastGapUs: number;
@@ -155,6 +157,11 @@ const OWN: readonly CounterDefinition[] = [
     help: 'Packets of the kernel that could not be read whole',
     value: ({ kernel }) => kernel.ierrors,
   },
+  {
+    name: 'tx_cut_failed',
+    help: 'Large packets dropped because they could not be cut',
+    value: ({ coupling }) => coupling.cut.failed,
+  },
   extended('tx_failed', 'Packets that the host has refused', 'tx_failed_packets'),
   extended('tx_abandoned', 'Packets whose completion had not come when the channel closed', 'tx_abandoned_packets'),
   extended('tx_ring_full', 'Messages that waited because the ring was full', 'tx_channel_full'),
@@ -164,6 +171,12 @@ const OWN: readonly CounterDefinition[] = [
   extended('tx_copied', 'Packets sent by a copy in the send buffer', 'tx_copied_packets'),
   extended('tx_direct', 'Packets that the host read where they lay', 'tx_direct_packets'),
   extended('tx_tso', 'Large packets left to the host to cut', 'tx_tso_packets'),
+  {
+    name: 'tx_cut',
+    help: 'Large packets cut here because the host does not, or not any more',
+    value: ({ coupling }) => coupling.cut.packets,
+  },
+  { name: 'tx_cut_segments', help: 'Packets made of them', value: ({ coupling }) => coupling.cut.segments },
   extended('tx_checksum_software', 'Checksums computed here because the host does not', 'tx_software_checksum_packets'),
   extended('tx_vlan', 'Packets sent with a VLAN tag', 'tx_vlan_packets'),
   extended('rx_vlan', 'Packets received with a VLAN tag', 'rx_vlan_packets'),

@@ -1,6 +1,12 @@
 // Numbers of NVSP, the protocol between NetVSC and NetVSP (facts/hyper-v-host.md 3.1 and 3.2, facts/linux-guest.md 1.3).
+import { nameOf } from './struct.js';
 
 export const NVSP_VERSION = { V1: 0x2, V2: 0x30002, V4: 0x40000, V5: 0x50000, V6: 0x60000, V61: 0x60001 } as const;
+
+/** "V6.1" for 0x60001; hexadecimal when it is no version. */
+export function nvspVersionName(version: number): string {
+  return nameOf(NVSP_VERSION, version).replace('V61', 'V6.1');
+}
 
 /** The order in which a guest tries them. */
 export const NVSP_VERSIONS_NEWEST_FIRST = [

@@ -1,4 +1,7 @@
 // Every layout there is, for generators (constants of the data path, dissector, docs) and fuzzers.
+import { BPF_MAP_TABLES } from './bpf-map.js';
+import { BTF_TABLES } from './btf.js';
+import { ELF_TABLES } from './elf.js';
 import { ETHERNET_TABLES } from './ethernet.js';
 import { IP_TABLES } from './ip.js';
 import { NDIS_TABLES } from './ndis.js';
@@ -31,4 +34,7 @@ export const TABLES: readonly AnyStruct[] = [
   ...PCAP_TABLES,
   ...PCAPNG_TABLES,
   ...RING_LINK_TABLES,
+  ...ELF_TABLES,
+  ...BTF_TABLES,
+  ...BPF_MAP_TABLES,
 ];

@@ -97,8 +97,12 @@ function exchange(address: string, count: number): Promise<{ answered: number; d
 }
 
 const [mode, address = '', megabytes = '0', datagrams = '0'] = process.argv.slice(2);
-if (mode === 'listen') listen();
-else {
+if (mode === 'listen') {
+  // Not longer than the test, however that ends.
+  const parent = process.ppid;
+  setInterval(() => process.ppid === parent || process.exit(1), 1000);
+  listen();
+} else {
   const equal = await stream(address, Number(megabytes));
   const { answered, damaged } = await exchange(address, Number(datagrams));
   process.stdout.write(`${JSON.stringify({ equal, answered, damaged })}\n`);

@@ -23,7 +23,8 @@ const MESSAGES = 8;
 const OFFSET = 96;
 const LARGE = 5000;
 const V61 = 0x60001;
-const SLEEP_MS = 5;
+/** A host that nothing else keeps busy answers within this time. */
+const SLEEP_MS = 40;
 const PATIENCE_MS = 20_000;
 
 const say = (line: object) => process.stdout.write(`${JSON.stringify(line)}\n`);

@@ -1,10 +1,11 @@
 // An interface's life: it follows what happens on both sides, and leaves nothing behind.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openRunDirectory } from '../../src/memory/rundir.js';
-import { bringUp, HostProcess, Place, skipReason, twoPlaces, UpProcess } from './rig.js';
+import { bringUp, cli, HostProcess, Place, skipReason, twoPlaces, UpProcess } from './rig.js';
 
 const skip = skipReason();
 const ours = (place: Place) => readdirSync(openRunDirectory()).filter((name) => name.includes(place.network));
@@ -167,7 +168,7 @@ test('errors are one line each', { skip }, async (t) => {
     [['up', 'hv0', '--machine', host.machine, '--device', '7'], /no device 7, there are 2/],
     [['up', 'hv0', '--machine', host.machine, '--netns', 'no-such-one'], /no network namespace at .*no-such-one/],
     [['up', 'lo', '--machine', host.machine], /lo: .*there is one that is no TAP/],
-    [['up', 'hv0', '--machine', host.machine, '--mtu', '20000'], /MTU: expected 20000, the host gives/],
+    [['up', 'hv0', '--machine', host.machine, '--mtu', '20000'], /MTU: the host refused 20000, it gave 1500/],
     [['up', 'hv0'], /expected one of --machine, --root or --vdev/],
     [['up', 'no/name', '--machine', host.machine], /1 to 15 bytes/],
   ];
@@ -177,6 +178,18 @@ test('errors are one line each', { skip }, async (t) => {
     assert.match(said, message);
     assert.equal(said.trim().split('\n').length, 1, said);
   }
+});
+
+test('without rights: one line, and no interface', {
+  skip: skip || (spawnSync('setpriv', ['--version']).error !== undefined && 'needs setpriv'),
+}, async (t) => {
+  const place = new Place(t, 1);
+  const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', '--inh-caps=-all'];
+  const words = [...nobody, process.execPath, cli, 'up', 'hv0', '--vdev', 'net_null0'];
+  const { code, said } = await place.attempt('setpriv', ...words);
+  assert.equal(code, 1, said);
+  assert.match(said, /^netvsc: .*hv0: not allowed, it needs CAP_NET_ADMIN and access to \/dev\/net\/tun/);
+  assert.equal(said.trim().split('\n').length, 1, said);
 });
 
 test('any other port can be an interface', { skip }, async (t) => {

@@ -17,7 +17,7 @@ import type { HostCommand } from './host-process.js';
 
 /** Only to end a test that would hang. */
 const LATE_MS = 60_000;
-const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+export const cli: string = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const hostScript = fileURLToPath(new URL('./host-process.js', import.meta.url));
 const talker = fileURLToPath(new URL('../ethdev/talk.js', import.meta.url));
 
@@ -27,7 +27,7 @@ export function skipReason(): string | false {
 }
 
 /** Lines of a process, in order. */
-class Lines {
+export class Lines {
   readonly all: string[] = [];
   readonly #reader: Interface;
   #next: () => void = () => {};
@@ -120,6 +120,8 @@ export class Place {
   readonly address: string;
   readonly address6: string;
   up: UpProcess | undefined;
+  /** How long a program may run. */
+  lateMs = LATE_MS;
   readonly #children: ChildProcess[] = [];
 
   constructor(t: TestContext, number: number) {
@@ -162,7 +164,7 @@ export class Place {
 
   async attempt(program: string, ...words: string[]): Promise<{ said: string; code: number | string | null }> {
     const child = this.start(program, ...words);
-    const timer = setTimeout(() => child.kill('SIGKILL'), LATE_MS);
+    const timer = setTimeout(() => child.kill('SIGKILL'), this.lateMs);
     let said = '';
     for (const stream of [child.stdout!, child.stderr!])
       stream.setEncoding('utf8').on('data', (text: string) => {

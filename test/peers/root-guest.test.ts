@@ -155,7 +155,7 @@ test('netvsc run -- netvsc guest --root /, as the command line has it, with seve
   const words = ['guest', '--root', '/', '--queues', '3', '--generate', '10.0.0.2', '--target', '10.0.0.1'];
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
-    [main, 'run', '--machine', machine, '--', process.execPath, main, ...words, '--seconds', '1', '--json'],
+    [main, 'run', '--machine', machine, '--', process.execPath, main, ...words, '--seconds', '4', '--json'],
     { encoding: 'utf8', timeout: 30_000 },
   );
   assert.equal(status, 0, stderr);

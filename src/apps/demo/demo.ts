@@ -2,8 +2,8 @@
 // came of it. Everything made here is gone when it returns, however it ends.
 import { rmSync } from 'node:fs';
 import path from 'node:path';
-import { nvspVersionName } from '../../host/profiles.js';
 import { machinePath, removeStaleMachines } from '../../memory/rundir.js';
+import { nvspVersionName } from '../../wire/nvsp.js';
 import { onInterrupt } from '../interrupt.js';
 import { packageRoot } from '../package-info.js';
 import { Agent } from './agents.js';

@@ -75,7 +75,8 @@ async function main(setup: WorkerData): Promise<void> {
       const onEvent = (event: { type: string; reason?: string }) => {
         if (event.type === 'failed') failures.push(event.reason!);
       };
-      const nic = createGuestNic(arena, datapath, device, { mtu: setup.mtu, onEvent });
+      // A replay looks for the very frames that were sent: the host is not to put segments together.
+      const nic = createGuestNic(arena, datapath, device, { mtu: setup.mtu, rsc: setup.replay !== true, onEvent });
       const opened = setup.replay ? undefined : inNetwork(netnsPid, () => openTap(ifname));
       const bridge = opened && new TapNic(arena, datapath, nic, opened.fd, setup.mtu);
       if (bridge) loop.add(bridge);

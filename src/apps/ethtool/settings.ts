@@ -32,13 +32,15 @@ const channelsJson = (name: string, { maxCombined, combined }: ChannelCounts) =>
 export const setChannels: Command = (asked) => {
   const given = parsePairs('-L', asked.name, kindsOf({ u32: 'rx tx other combined' }), asked.words);
   return byNetlink(asked, 1, async (remote) => {
-    const { maxCombined, combined: before } = await remote.channels();
+    const { maxCombined, combined: before, reason } = await remote.channels();
     const combined = given.get('combined');
     const others = ['rx', 'tx', 'other'].map((name) => given.get(name));
     const wanted = numberOf(combined) ?? before;
     if (wanted === before && others.every((other) => (other?.value ?? 0) === 0)) return 0;
-    const tooMany = others.find((other) => other && other.value !== 0) ?? (wanted > maxCombined ? combined : undefined);
-    if (tooMany) throw new KernelRefusal('EINVAL', 'requested channel count exceeds maximum', tooMany.offset);
+    const tooMany = others.find((other) => other && other.value !== 0);
+    const exceeds = 'requested channel count exceeds maximum';
+    if (tooMany) throw new KernelRefusal('EINVAL', exceeds, tooMany.offset);
+    if (wanted > maxCombined) throw new KernelRefusal('EINVAL', exceeds, combined!.offset, reason);
     if (wanted === 0) {
       const problem = 'requested channel counts would result in no RX or TX channel being configured';
       throw new KernelRefusal('EINVAL', problem, combined!.offset);

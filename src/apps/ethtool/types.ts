@@ -60,9 +60,13 @@ export const errorText = (code: NetdevErrorCode): string => TEXTS[code];
 
 /** A refusal of the kernel's netlink code, which ethtool passes on: reason, and where in the message the blame lies. */
 export class KernelRefusal extends NetdevError {
-  constructor(code: NetdevErrorCode, reason: string, offset: number) {
+  /** The interface's own reason, if it has one. */
+  readonly hint: string;
+
+  constructor(code: NetdevErrorCode, reason: string, offset: number, hint = '') {
     super(code, 'netlink', reason);
     this.message = `${reason} (offset ${offset})`;
+    this.hint = hint;
   }
 }
 
@@ -121,5 +125,6 @@ function expectNetdevError(error: unknown): NetdevError {
 
 /** Where ethtool's text leaves a user of netvsc alone. */
 function hint(asked: Asked, error: unknown): void {
-  if (error instanceof NoSuchInterface && error.hint !== '') asked.err(`netvsc: ${error.hint}\n`);
+  const known = error instanceof NoSuchInterface || error instanceof KernelRefusal;
+  if (known && error.hint !== '') asked.err(`netvsc: ${error.hint}\n`);
 }

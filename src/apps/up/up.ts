@@ -6,10 +6,11 @@ import { affinity } from '../../memory/os/process.js';
 import { machinePath } from '../../memory/rundir.js';
 import { packetMegabytes } from '../../netdev/buffers.js';
 import { networkNumber, networkPath } from '../../netdev/control-path.js';
-import { ControlServer } from '../../netdev/control-server.js';
-import { Coupling, usualQueues } from '../../netdev/coupling.js';
+import { ControlServer, removeDeadSockets } from '../../netdev/control-server.js';
+import { Coupling } from '../../netdev/coupling.js';
 import { type MetricsAddress, type MetricsServer, metricsText, serveMetrics } from '../../netdev/metrics.js';
 import { Netdev } from '../../netdev/netdev.js';
+import { usualQueues } from '../../netdev/options.js';
 import { scanBus } from '../../vmbus/uio/scan.js';
 import { Interrupted, onInterrupt } from '../interrupt.js';
 import { packageVersion } from '../package-info.js';
@@ -88,6 +89,7 @@ export async function runUp(
       ...{ link: device.link().up, pid: process.pid },
       ...(serving && { metrics: serving.port }),
     });
+    removeDeadSockets().catch((error: Error) => log(error.message));
     const reason = await Promise.race([opened.ended, told, interrupt.happened]);
     if (reason !== undefined) throw new Error(reason);
     return undefined;

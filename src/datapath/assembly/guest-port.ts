@@ -16,7 +16,8 @@ const ROUNDS: u32 = 16;
 const REAP: u32 = 64;
 const BORROWED: u32 = L.PACKET_FLAG_EXTERNAL | L.PACKET_FLAG_INDIRECT;
 
-/** Reads the ring of a port that has a channel: packets go to its list, or are dropped when that is full. Returns how many came. */
+/** Reads the ring of a port that has a channel: packets go to its list. When that is full, the rest stays in the ring, or is dropped
+ *  if nobody receives. Returns how many came. */
 export function portStage(port: u32): u32 {
   const q = load<u32>(port, L.GUEST_PORT_QUEUE);
   if (q == 0) return 0;
@@ -32,6 +33,7 @@ export function portStage(port: u32): u32 {
   store<u32>(q, 0, L.GUEST_QUEUE_LEND_FROM);
   for (let round: u32 = 0; round < ROUNDS; round++) {
     const room = capacity - used;
+    if (room == 0 && load<u32>(port, L.GUEST_PORT_UNREAD) == 0) break;
     const to = list + (used << 2);
     const wanted = room == 0 || room > ROUND ? ROUND : room;
     const n = guestPoll(q, to, wanted);
@@ -60,6 +62,7 @@ function takeStaged(port: u32, handles: u32, max: u32): u32 {
 
 export function portReceive(port: u32, handles: u32, max: u32): u32 {
   let n: u32 = 0;
+  if (load<u32>(port, L.GUEST_PORT_UNREAD) != 0) store<u32>(port, 0, L.GUEST_PORT_UNREAD);
   if (load<u32>(port, L.GUEST_PORT_STAGED_COUNT) != 0) n = takeStaged(port, handles, max);
   const q = load<u32>(port, L.GUEST_PORT_QUEUE);
   if (q != 0 && n < max) n += guestPoll(q, handles + (n << 2), max - n);

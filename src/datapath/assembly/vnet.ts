@@ -326,7 +326,8 @@ function describedByHead(packet: u32, held: u32, bytes: u32, flags: u32, mss: u3
   if (!large && !transport && (flags & PACKET_FLAG_TX_IP_CHECKSUM) == 0) return true;
   if (!parseHead(packet, held, bytes) || missing != 0) return false;
   if (!large && !transport) return true;
-  if (ipEnd != bytes || l4 + 20 > held) return false;
+  const least: u32 = protocol == PROTOCOL_TCP ? 20 : 8;
+  if (ipEnd != bytes || l4 + least > held) return false;
   const payload = payloadOffset(packet);
   if (payload == 0 || payload > held) return false;
   return protocol == PROTOCOL_TCP || udpBytes(packet + l4, ipEnd - l4) == ipEnd - l4;

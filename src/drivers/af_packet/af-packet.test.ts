@@ -231,6 +231,7 @@ test('net_af_packet: an interface that is down at first comes up later, with sev
     await port.start();
     network.run('ip link set p0 up');
     network.waitFor('p0');
+    network.waitFor('w0');
     await until(
       () => port.link().up && peer.send(frameOf(4)),
       () => 'the link does not come up',

@@ -148,8 +148,9 @@ export class Channels implements NetvscSharing {
     device.tick(nowMs);
     this.#bind();
     for (let queue = 0; device.queue(queue) !== undefined; queue++) {
-      const read = !this.started || (this.#waiting > 0 && queue === 0) || this.#stalled(queue, nowMs);
-      if (read || device.needsAttention(queue)) this.exclusive(queue, () => this.#look(queue, read));
+      const unread = !this.started || this.#stalled(queue, nowMs);
+      const read = unread || (this.#waiting > 0 && queue === 0);
+      if (read || device.needsAttention(queue)) this.exclusive(queue, () => this.#look(queue, read, unread));
     }
     device.check();
     if (this.started) wakeSleepers(this.#context, this.#ports, this.#rxQueues);
@@ -238,7 +239,8 @@ export class Channels implements NetvscSharing {
     }
   }
 
-  #look(queue: number, read: boolean): void {
+  #look(queue: number, read: boolean, unread: boolean): void {
+    if (unread) this.#set(queue, 'unread', 1);
     if (read) this.#context.datapath.portStage(this.port(queue));
     this.#device.attend(queue);
   }

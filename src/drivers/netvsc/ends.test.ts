@@ -66,6 +66,28 @@ test('nobody polls: requests are answered, packets wait up to the number of desc
   assert.equal(rig.port.stats().ipackets, 17);
 });
 
+test('somebody receives: what has no room to wait stays in the ring, and a request loses nothing', async (t) => {
+  const rig = await fakeRig(t);
+  await rig.start({}, 16);
+  for (let i = 0; i < 60; i++) rig.host.frame(frameTo(rig.port.mac, 60 + i, i));
+  let answered = false;
+  const request = rig.port.setPromiscuous(true).then(() => {
+    answered = true;
+  });
+  const got: number[] = [];
+  await rig.until('the request is answered', () => {
+    got.push(...rig.frames(0, 2).map(({ length }) => length));
+    return answered;
+  });
+  await request;
+  got.push(...rig.frames(0, 60).map(({ length }) => length));
+  assert.deepEqual(
+    got,
+    Array.from({ length: 60 }, (_, i) => 60 + i),
+  );
+  assert.equal(rig.port.stats().imissed, 0);
+});
+
 test('a sender that never receives gets its completions; what comes meanwhile waits, then is missed', async (t) => {
   const rig = await fakeRig(t);
   await rig.start({}, 32);

@@ -6,7 +6,7 @@ import { OFFLOAD } from '../../memory/layout.js';
 import { MAX_QUEUES } from '../../netvsc/scaling.js';
 import { MAX_MTU, MIN_MTU, maxMtu, type NetvscInfo } from '../../netvsc/types.js';
 import { NDIS_HASH_TYPE, NDIS_RSS_CAPABILITY, NDIS_RSS_KEY_BYTES } from '../../wire/ndis.js';
-import { NVSP_VERSION } from '../../wire/nvsp.js';
+import { NVSP_VERSION, nvspVersionName } from '../../wire/nvsp.js';
 
 const TABLE_ENTRIES = 128;
 const MAX_SEGMENTS = 64;
@@ -70,7 +70,7 @@ export const USUAL_TYPES: number = RSS_TYPE.IPV4 | RSS_TYPE.IPV4_TCP | RSS_TYPE.
 /** Why a host has not everything: which NVSP version it takes, and with it how old it is, says most. */
 function reasonsOf({ nvspVersion, rss }: NetvscInfo): Record<string, string> {
   const reasons: Record<string, string> = {};
-  const version = `the host has NVSP ${nvspVersion >>> 16 || 1}.${nvspVersion & 0xffff}`;
+  const version = `the host has NVSP ${nvspVersionName(nvspVersion).replace('V', '')}`;
   const needs = (what: string, least: number, release: string, names: readonly string[], otherwise: string) => {
     const why = nvspVersion < least ? `${what} came with ${release}, ${version}` : otherwise;
     for (const name of names) reasons[name] = why;

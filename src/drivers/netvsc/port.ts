@@ -249,7 +249,7 @@ export class NetvscPort implements PortDriver {
     const got = this.#found.mtu;
     if (got === mtu) return;
     await this.#reattach({ mtu: before });
-    throw new PortError('EINVAL', this.#name, `MTU: expected ${mtu}, the host gives ${got}`);
+    throw new PortError('EINVAL', this.#name, `MTU: the host refused ${mtu}, it gave ${got}`);
   }
 
   rings(): RingSizes {

@@ -45,6 +45,25 @@ test('carrier, speed, MTU and address; changes by others are news', { skip }, as
   });
 });
 
+test('a carrier that is off stays off when the port starts: the kernel sends nothing that would be lost', {
+  skip,
+}, async () => {
+  await withRig(async (rig) => {
+    const network = rig.network();
+    const port = await rig.add(network, 'net_tap0', 'iface=tap0');
+    const kernel = port.kernel!;
+    await rig.start(port);
+    const link = () => network.run('ip link show tap0');
+    for (const carrier of [false, true]) {
+      kernel.setCarrier(carrier);
+      await port.stop();
+      assert.match(link(), /NO-CARRIER,.*,UP/);
+      await port.start();
+      assert.match(link(), carrier ? /,LOWER_UP/ : /NO-CARRIER,.*,UP/);
+    }
+  });
+});
+
 test('the kernel uses as many queues as it is told; those that go can be emptied before', { skip }, async (t) => {
   await withRig(async (rig) => {
     const network = rig.network();

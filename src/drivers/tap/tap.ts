@@ -45,6 +45,8 @@ class TapPort extends InterfacePort implements PortDriver {
   readonly #fds: number[] = [];
   /** Queues that the kernel may use, if fewer than were configured. */
   #limit = QUEUES_MAX;
+  /** What a start begins with. */
+  #carrier = true;
   /** Program that gathers, -1 = none. */
   #gathering = -1;
   readonly #multiQueue: boolean;
@@ -134,7 +136,7 @@ class TapPort extends InterfacePort implements PortDriver {
     try {
       for (const fd of this.#fds) drainTap(fd);
       setTapOffload(this.#fds[0]!, kernelOffloads(rxOffloads));
-      setCarrier(this.#fds[0]!, true);
+      setCarrier(this.#fds[0]!, this.#carrier);
     } catch (error) {
       throw portError(this.device, 'start', error, RIGHT);
     }
@@ -235,10 +237,17 @@ class TapPort extends InterfacePort implements PortDriver {
       get network() {
         return port.network;
       },
+      get newsFd() {
+        return port.newsFd;
+      },
+      look: () => this.lookNow(),
       setQueues: (count) => attempt(`${count} queues`, () => this.#setQueues(count)),
       gather: (on) => this.#gather(on),
       holds: (first) => this.#fds.slice(first).some(tapHolds),
-      setCarrier: (up) => setCarrier(this.#fds[0]!, up),
+      setCarrier: (up) => {
+        this.#carrier = up;
+        setCarrier(this.#fds[0]!, up);
+      },
       setOffloads: (bits) => attempt('offloads', () => setTapOffload(this.#fds[0]!, bits)),
       setGsoLimit: (bytes, segments) => this.change('GSO limit', (found) => found.setGsoLimit(bytes, segments)),
       setSpeed: (mbps) => this.change('speed', (found) => found.setSpeed(mbps)),

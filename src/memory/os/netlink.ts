@@ -135,6 +135,11 @@ export class NetworkInterface {
     this.#change(0, 0, [{ type: ATTRIBUTE.ADDRESS, value: mac }]);
   }
 
+  /** Readable when there are news. */
+  get newsFd(): number {
+    return this.#news;
+  }
+
   /** What happened to it since the last call, without waiting. 'removed' also when it went to another namespace. */
   news(): 'changed' | 'removed' | undefined {
     let found: 'changed' | undefined;

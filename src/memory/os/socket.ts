@@ -1,4 +1,4 @@
-// Unix stream sockets without libuv: non-blocking, driven from a worker's poll loop.
+// Unix sockets without libuv: streams, non-blocking, driven from a worker's poll loop; and single datagrams, which Node has not.
 import { closeSync, lstatSync, unlinkSync } from 'node:fs';
 import {
   check,
@@ -16,6 +16,7 @@ import {
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const MSG_DONTWAIT = 0x40;
@@ -122,8 +123,26 @@ export function receiveWord(fd: number): number {
   return length === 0 ? CLOSED : -ERRNO.EPROTO!;
 }
 
-function openSocket(about: string): number {
-  return check(socketCall(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket', about);
+/** Sends one datagram to a Unix socket; a path that begins with "@" is an abstract name. Does not wait. Throws OsError. */
+export function sendDatagram(path: string, text: string): void {
+  const fd = openSocket(path, SOCK_DGRAM);
+  try {
+    let length = fillPath(path);
+    if (path.startsWith('@')) {
+      scratchBytes[2] = 0;
+      length--; // no zero at its end
+    }
+    check(connectCall(fd, scratch.address, length), 'connect', path);
+    const bytes = Buffer.from(text);
+    const sent = sendBytes(fd, bytes, bytes.length);
+    if (sent < 0) throw new OsError('send', -sent, path);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function openSocket(about: string, type = SOCK_STREAM): number {
+  return check(socketCall(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket', about);
 }
 
 /** Writes a sockaddr_un to scratch; its length. */

@@ -1,7 +1,8 @@
 // TAP interfaces: packets of the kernel's network stack as reads and writes, each behind a virtio_net_hdr that says which
 // checksums and segmentations are still to be done (linux/if_tun.h).
 import { closeSync, constants, openSync } from 'node:fs';
-import { check, declare, ERRNO, ioctl, OsError, orError, readTo, scratch, scratchBytes, scratchView } from './libc.js';
+import { BPF_TYPE, loadBpfProgram } from './bpf.js';
+import { declare, ERRNO, ioctl, OsError, orError, readTo, scratch, scratchBytes, scratchView } from './libc.js';
 import { isInterfaceName } from './netlink.js';
 import { POLL, PollSet } from './poll.js';
 
@@ -21,13 +22,6 @@ const IFREQ_BYTES = 40;
 /** Packets that a queue may hold, and more. */
 const DRAIN_MAX = 10_000;
 
-const BPF_CALL: Readonly<Record<string, number>> = { x64: 321, arm64: 280 };
-const BPF_PROG_LOAD = 5;
-const BPF_SOCKET_FILTER = 1;
-/** Where the attributes of the call lie in scratch memory, behind program and license. */
-const BPF_ATTRIBUTES = 64;
-
-const syscall = declare('int64 syscall(int64 number, int64 a, uint64 b, uint64 c)');
 const ioctlCall = declare('int ioctl(int fd, uint64 request, uint64 argument)');
 
 /** Bytes of the header in front of every packet: virtio_net_hdr_v1, whose num_buffers field at 10 the kernel writes as 0 and ignores. */
@@ -111,20 +105,13 @@ export function setTapSteering(fd: number, program: number): void {
 }
 
 /** Descriptor of an eBPF program for setTapSteering that always chooses queue 0; the caller closes it. Throws OsError (EPERM). */
-export function loadFirstQueueProgram(): number {
-  const number = BPF_CALL[process.arch];
-  if (number === undefined) throw new OsError('bpf', ERRNO.ENOSYS!, process.arch);
-  const { address } = scratch;
-  scratchBytes.fill(0, 0, BPF_ATTRIBUTES + 64);
-  scratchView.setBigUint64(0, 0xb7n, true); // r0 = 0
-  scratchView.setBigUint64(8, 0x95n, true); // exit
-  scratchBytes.set(Buffer.from('MIT\0'), 16);
-  scratchView.setUint32(BPF_ATTRIBUTES, BPF_SOCKET_FILTER, true);
-  scratchView.setUint32(BPF_ATTRIBUTES + 4, 2, true);
-  scratchView.setBigUint64(BPF_ATTRIBUTES + 8, BigInt(address), true);
-  scratchView.setBigUint64(BPF_ATTRIBUTES + 16, BigInt(address + 16), true);
-  return check(syscall(number, BPF_PROG_LOAD, address + BPF_ATTRIBUTES, 48), 'bpf(BPF_PROG_LOAD)', 'for a TAP');
-}
+export const loadFirstQueueProgram = (): number =>
+  // r0 = 0; exit
+  loadBpfProgram(
+    BPF_TYPE.SOCKET_FILTER,
+    Uint8Array.of(0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0),
+    'for a TAP',
+  );
 
 /** Packets wait in a queue. */
 export function tapHolds(fd: number): boolean {
