@@ -209,12 +209,12 @@ export class Channels implements NetvscSharing {
     });
   }
 
-  /** Longer packets than a buffer come as chains from now on, coalesced ones in `large` (addresses of pools), until the next opening:
+  /** Longer packets than a buffer come as chains from now on, coalesced ones in the large pools of `rx`, until the next opening:
    *  those that are on their way could not do without. */
-  async setChains(large: readonly number[]): Promise<void> {
+  async setChains(rx: readonly (RxQueueSetup | undefined)[]): Promise<void> {
     await this.#everywhere((queue) => {
       const memory = this.#device.queue(queue);
-      memory?.set('rxLargePool', large[queue] ?? 0);
+      memory?.set('rxLargePool', rx[queue]?.largePool?.address ?? 0);
       memory?.set('rxChains', 1);
     });
   }
