@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { HostState } from '../src/host/state.js';
+import { inNetwork } from '../src/memory/os/netns.js';
 import { findControl, type RemoteNetdev } from '../src/netdev/control-client.js';
 import { networkOf } from '../src/netdev/control-path.js';
 import { seededRandom } from '../src/vmbus/memory/simulator.js';
@@ -267,6 +268,10 @@ export function soak({ minutes, seed }: SoakOptions): Promise<SuiteResult> {
     const reports = (await Promise.all(stations.map((station) => station.ask('report')))).map(
       (line) => JSON.parse(line) as StationReport,
     );
+    // The kernels' own packets (neighbours, routers) come at any time: none while the books are read.
+    for (const [i, { pid }] of [left, right].entries())
+      inNetwork(pid, () => spawnSync('ip', ['link', 'set', `lin${i}`, 'down']));
+    await sleep(QUIET_MS);
     const counters = await Promise.all(clients.map(async (remote) => new Map(await remote.statistics())));
     const stack = [stackCounters(left.pid), stackCounters(right.pid)] as const;
     const host = await hostState(path.host);

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { runPlugin } from '../apps/bpf-plugin/plugin.js';
 
-const result = runPlugin(process.argv.slice(2), () => readFileSync(0, 'utf8'));
+const result = await runPlugin(process.argv.slice(2), () => readFileSync(0, 'utf8'));
 if ('output' in result) {
   process.stdout.write(`${result.output}\n`);
 } else {

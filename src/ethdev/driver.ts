@@ -55,6 +55,9 @@ export interface RxQueueSetup {
   /** Packets that may wait; a power of two is not needed. 0 = usual number. */
   readonly descriptors: number;
   readonly pool: Mempool;
+  /** Where coalesced packets go (TCP_LRO), one buffer each, as long as it has any; otherwise they are chains of `pool`. Drivers
+   *  whose devices coalesce nothing leave it alone. */
+  readonly largePool?: Mempool;
 }
 
 export interface TxQueueSetup {

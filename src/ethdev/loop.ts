@@ -230,6 +230,20 @@ export class PollLoop {
 
   /** Brings the poll set in line with what the members watch now. */
   #watch(): void {
+    const members = this.#members;
+    const shares = this.#shares;
+    const watched = this.#watched;
+    let at = 1;
+    let same = shares.length === members.length && watched.length > 0;
+    for (let i = 0; i < members.length && same; i++) {
+      const fds = members[i]!.fds();
+      same = fds.length === shares[i] && at + fds.length <= watched.length;
+      for (let j = 0; j < fds.length && same; j++, at++) same = fds[j] === watched[at];
+    }
+    if (!same || at !== watched.length) this.#watchAnew();
+  }
+
+  #watchAnew(): void {
     const wanted = [this.#wake.fd];
     this.#shares.length = 0;
     for (const member of this.#members) {
@@ -237,7 +251,6 @@ export class PollLoop {
       this.#shares.push(fds.length);
       wanted.push(...fds);
     }
-    if (wanted.length === this.#watched.length && wanted.every((fd, i) => fd === this.#watched[i])) return;
     for (const fd of this.#watched) this.#polls.remove(fd);
     for (const fd of wanted) this.#polls.add(fd);
     this.#watched = wanted;

@@ -9,6 +9,7 @@ const { exchange, compareExchange, store } = Atomics;
 /** How often tx looks again while the queue is in use, by the other direction of a paired queue or by control code. */
 const TX_TRIES = 10_000;
 const STOP_MS = 1000;
+const NO_FDS: readonly number[] = [];
 
 /** What makes a queue in any thread: plain data. */
 export interface QueueHandle {
@@ -76,7 +77,7 @@ export class RxQueue {
   }
 
   fds(): readonly number[] {
-    return this.#impl.fds?.() ?? [];
+    return this.#impl.fds?.() ?? NO_FDS;
   }
 
   /** Gives back what this thread holds of the queue. */

@@ -62,6 +62,8 @@ export class Host {
   readonly #datapath: Datapath;
   readonly #undo: (() => void)[] = [];
   readonly #nics: Nic[] = [];
+  /** What fds() gives. */
+  readonly #fds: number[] = [];
 
   /** Throws VmbusError, RangeError or what an uplink throws; everything is undone then. */
   static create(options: HostOptions): Host {
@@ -160,8 +162,16 @@ export class Host {
     for (const nic of this.nics) nic.disarm(signalled, ready);
   }
 
-  fds(): number[] {
-    return [...this.nics.flatMap((nic) => nic.offer.fds), ...this.uplinks.flatMap((uplink) => uplink.fds())];
+  fds(): readonly number[] {
+    const fds = this.#fds;
+    const { nics, uplinks } = this;
+    fds.length = 0;
+    for (let i = 0; i < nics.length; i++) {
+      const own = nics[i]!.offer.fds;
+      for (let j = 0; j < own.length; j++) fds.push(own[j]!);
+    }
+    for (let i = 0; i < uplinks.length; i++) fds.push(...uplinks[i]!.fds());
+    return fds;
   }
 
   /** The NIC of that name or UUID. Throws a RangeError that lists the names. */

@@ -84,6 +84,8 @@ export class Nic implements SwitchPort {
   /** Looking for openings costs no system call (memory backend): done at every turn, else at a tick or wake-up. */
   readonly #cheapOffer: boolean;
   #lookAtOffer = true;
+  /** Which of its descriptors have something, when that is known. */
+  #ready: ((fd: number) => boolean) | undefined;
   #opens = 0;
   #deaths = 0;
   #events = 0;
@@ -156,7 +158,7 @@ export class Nic implements SwitchPort {
     if (!this.#lookAtOffer && !this.#cheapOffer) return;
     this.#lookAtOffer = false;
     try {
-      const { opened, closed } = this.offer.poll();
+      const { opened, closed } = this.offer.poll(this.#ready);
       if (closed) this.#close();
       if (opened) this.#open();
     } catch (error) {
@@ -253,10 +255,14 @@ export class Nic implements SwitchPort {
   /** The next poll looks whether a guest came or went. */
   tick(): void {
     this.#lookAtOffer = true;
+    this.#ready = undefined;
   }
 
   disarm(signalled = true, ready?: (fd: number) => boolean): void {
-    if (signalled && (ready === undefined || this.offer.fds.some(ready))) this.#lookAtOffer = true;
+    if (signalled && (ready === undefined || this.offer.fds.some(ready))) {
+      this.#ready = this.#lookAtOffer ? undefined : ready;
+      this.#lookAtOffer = true;
+    }
     this.#mask();
   }
 

@@ -202,8 +202,8 @@ export const GUEST_QUEUE = cells('GUEST_QUEUE', {
   pfnBase: 'u32',
   pfnPages: 'u32',
   rxPool: 'u32', // POOL for frames up to its room
-  rxLargePool: 'u32', // POOL for coalesced and long frames, or 0
-  rxChains: 'u32', // 1: without a large pool such frames come as chains of buffers of rxPool; 0: they are refused
+  rxLargePool: 'u32', // POOL for coalesced frames, without rxChains for long ones, too; or 0
+  rxChains: 'u32', // 1: long frames, and coalesced ones without a large buffer, are chains of buffers of rxPool; 0: they are refused
   completions: 'u32', // receive completions not yet in the ring: u32 idLow, idHigh, status, 0
   completionCapacity: 'u32',
   completionCount: 'u32',

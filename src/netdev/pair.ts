@@ -30,6 +30,10 @@ export class QueuePair implements Pollable {
   readonly #wakes: boolean;
   readonly #tapRx: RxQueue;
   readonly #tapTx: TxQueue;
+  /** Those of both queues, as they last were. */
+  #fds: readonly number[] = [];
+  #deviceFds: readonly number[] = [];
+  #tapFds: readonly number[] = [];
 
   /** `ask`: control code is to look at the interface. */
   constructor(lcore: LcoreThread, device: LcorePort, tap: LcorePort, setup: PairSetup, ask: () => void) {
@@ -71,7 +75,15 @@ export class QueuePair implements Pollable {
   }
 
   fds(): readonly number[] {
-    return this.#waits ? this.#deviceRx.fds() : [...this.#deviceRx.fds(), ...this.#tapRx.fds()];
+    const device = this.#deviceRx.fds();
+    if (this.#waits) return device;
+    const tap = this.#tapRx.fds();
+    if (device !== this.#deviceFds || tap !== this.#tapFds) {
+      this.#deviceFds = device;
+      this.#tapFds = tap;
+      this.#fds = [...device, ...tap];
+    }
+    return this.#fds;
   }
 
   get #waits(): boolean {

@@ -22,7 +22,8 @@ export async function configureDevice(device: Port, queues: number, features: Fe
 export function setupDevice(device: Port, buffers: Buffers): void {
   const pool = buffers.receive(device.mtu);
   for (let queue = 0; queue < device.config!.rxQueues; queue++) {
-    device.setupRxQueue(queue, { descriptors: 0, pool });
+    // In one piece coalesced packets go on to the kernel as they are; a chain costs an mbuf and a piece to write for each segment.
+    device.setupRxQueue(queue, { descriptors: 0, pool, largePool: buffers.large });
     device.setupTxQueue(queue);
   }
 }

@@ -125,9 +125,10 @@ export interface VmbusOffer {
   /**
    * What happened since the last call. `opened` comes before any interrupt of that opening; `closed` also when the guest
    * died, and never in the same call as `opened`. `interrupts`: of all channels together, triggers of monitored ones included.
-   * The object is the same each time.
+   * The object is the same each time. `ready`: which of fds a sleep found something at, the others are not looked at; what one look
+   * leaves there ends the next sleep at once.
    */
-  poll(): { opened: boolean; closed: boolean; interrupts: number };
+  poll(ready?: (fd: number) => boolean): { opened: boolean; closed: boolean; interrupts: number };
   /**
    * Makes the next subchannel of the opening, with rings of its own. It goes when the opening ends: its rings are gone once
    * poll() has said `closed`, or after rescind(). Throws VmbusError: no guest, no memory, or no channel id is left.

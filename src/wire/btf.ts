@@ -34,7 +34,7 @@ export const BTF_INT_ENCODING = { SIGNED: 1, CHAR: 2, BOOL: 4 } as const;
 export const BTF_LINKAGE = { STATIC: 0, GLOBAL: 1, EXTERN: 2 } as const;
 
 export const BtfHeader = struct('BTF_HEADER', {
-  magic: u16(0, 'tells the byte order', { equals: BTF_MAGIC }),
+  magic: u16(0, 'tells the byte order', { equals: BTF_MAGIC, hex: true }),
   version: u8(2, 'version', { equals: 1 }),
   flags: u8(3, 'none yet'),
   headerBytes: u32(4, 'this header', { unit: 'bytes' }),
@@ -98,7 +98,7 @@ export const BtfDeclarationTag = struct('BTF_DECL_TAG', {
 });
 
 export const BtfExtHeader = struct('BTF_EXT_HEADER', {
-  magic: u16(0, 'tells the byte order', { equals: BTF_MAGIC }),
+  magic: u16(0, 'tells the byte order', { equals: BTF_MAGIC, hex: true }),
   version: u8(2, 'version', { equals: 1 }),
   flags: u8(3, 'none yet'),
   headerBytes: u32(4, 'this header', { unit: 'bytes' }),

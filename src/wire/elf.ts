@@ -42,7 +42,7 @@ export const BPF_RELOCATION = {
 } as const;
 
 export const ElfHeader = struct('ELF64_HEADER', {
-  magic: u32(0, '0x7f "ELF"', { equals: ELF_MAGIC }),
+  magic: u32(0, '0x7f "ELF"', { equals: ELF_MAGIC, hex: true }),
   elfClass: u8(4, '64 or 32 bits', { names: ELF_CLASS }),
   data: u8(5, 'byte order', { names: ELF_DATA }),
   identVersion: u8(6, 'version of the format', { equals: 1 }),

@@ -13,7 +13,7 @@ import { createTargets, type Target } from './targets.js';
 
 /** Test files run compiled; the corpus stays beside the source. */
 const CORPUS = corpusFolder();
-const RUNS: Readonly<Record<string, number>> = { attributes: 300, guestring: 1500, hostring: 1500 };
+const RUNS: Readonly<Record<string, number>> = { attributes: 300, guestring: 1500, hostring: 1500, xdpobject: 2500 };
 const USUAL_RUNS = 4000;
 const KEPT = 400;
 const seconds = Number(process.env.NETVSC_FUZZ_SECONDS ?? 0);

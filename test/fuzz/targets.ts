@@ -15,7 +15,9 @@ import { decodePpis, ppiText } from '../../src/wire/ppi.js';
 import { decodeRndis, rndisText } from '../../src/wire/rndis.js';
 import { WireError } from '../../src/wire/struct.js';
 import { decodePacket } from '../../src/wire/vmbus-packet.js';
+import { ObjectError } from '../../src/xdp/object/errors.js';
 import { RingTarget } from './ring-target.js';
+import { runXdpObject } from './xdp-object-target.js';
 
 export interface Target {
   readonly name: string;
@@ -99,6 +101,7 @@ export function createTargets(): Target[] {
         }),
     },
     attributeTarget(),
+    { name: 'xdpobject', run: (input) => only(ObjectError, () => runXdpObject(input)) },
     { name: 'guestring', run: (input) => rings.guest(input) },
     { name: 'hostring', run: (input) => rings.host(input) },
   ];

@@ -33,3 +33,17 @@ function copyPart(head: u32, segment: u32, from: u32, bytes: u32): u32 {
   store<u32>(head, load<u32>(head, L.MBUF_PACKET_LENGTH) + part, L.MBUF_PACKET_LENGTH);
   return part;
 }
+
+/** Where packets of a guest's queue that are longer than a buffer go on, 0 = nowhere. */
+@inline
+export function chainPool(q: u32): u32 {
+  return load<u32>(q, L.GUEST_QUEUE_RX_CHAINS) == 0 ? 0 : load<u32>(q, L.GUEST_QUEUE_RX_POOL);
+}
+
+/** The first buffer of a coalesced packet: a large one, or that of a chain. 0 = there is none. */
+export function takeCoalescing(q: u32): u32 {
+  const large = load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL);
+  const chain = chainPool(q);
+  const mbuf = large == 0 ? 0 : take(large);
+  return mbuf == 0 && chain != 0 ? take(chain) : mbuf;
+}

@@ -1,7 +1,7 @@
 // The guest's receive burst: transfer pages to mbufs, completions of sends, and the rest as events. Everything that the
 // host wrote is checked on a copy; facts/linux-guest.md 10.1 lists what goes wrong in drivers that do not.
 import { checksum } from './checksum';
-import { appendChain } from './chain';
+import { appendChain, chainPool, takeCoalescing } from './chain';
 import { copyBytes } from './copy';
 import { putEvent } from './event';
 import * as L from './generated';
@@ -74,18 +74,12 @@ function newMbuf(q: u32, pool: u32): u32 {
   return mbuf;
 }
 
-/** Where packets that are longer than a buffer begin. */
-@inline
-function coalescingPool(q: u32): u32 {
-  const large = load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL);
-  return large == 0 && load<u32>(q, L.GUEST_QUEUE_RX_CHAINS) != 0 ? load<u32>(q, L.GUEST_QUEUE_RX_POOL) : large;
-}
-
 /** Copies a frame that is longer than the room in `mbuf`, a fresh buffer: to a large one, or to a chain. 0 = it is dropped. */
 function receiveLong(q: u32, mbuf: u32, from: u32, bytes: u32): u32 {
   const large = load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL);
-  if (large == 0 && load<u32>(q, L.GUEST_QUEUE_RX_CHAINS) != 0) {
-    if (appendChain(load<u32>(q, L.GUEST_QUEUE_RX_POOL), mbuf, mbuf, from, bytes) != 0) return mbuf;
+  const chain = chainPool(q);
+  if (chain != 0) {
+    if (appendChain(chain, mbuf, mbuf, from, bytes) != 0) return mbuf;
     freeChain(mbuf);
     return bad(q, L.GUEST_QUEUE_RX_NO_MBUF);
   }
@@ -125,8 +119,8 @@ function addFragment(q: u32, from: u32, bytes: u32): u32 {
   let mbuf = load<u32>(q, L.GUEST_QUEUE_COALESCING);
   if (infoFragment & L.PPI_PACKET_ID_FIRST) {
     dropCoalescing(q);
-    mbuf = newMbuf(q, coalescingPool(q));
-    if (mbuf == 0) return 0;
+    mbuf = takeCoalescing(q);
+    if (mbuf == 0) return bad(q, L.GUEST_QUEUE_RX_NO_MBUF);
     store<u32>(mbuf, infoFlags, L.MBUF_FLAGS); // with IP_UNFINISHED until it is whole: what the first piece says holds
     describe(q, mbuf, infoFlags);
     store<u32>(q, mbuf, L.GUEST_QUEUE_COALESCING_LAST);
@@ -137,7 +131,7 @@ function addFragment(q: u32, from: u32, bytes: u32): u32 {
   const have = load<u32>(mbuf, L.MBUF_PACKET_LENGTH);
   const fragments = load<u32>(q, L.GUEST_QUEUE_COALESCED_FRAGMENTS) + 1;
   if (fragments > MAX_FRAGMENTS || have + bytes > MAX_FRAME) return bad(q, L.GUEST_QUEUE_RX_TOO_BIG);
-  const pool = load<u32>(q, L.GUEST_QUEUE_RX_LARGE_POOL) != 0 ? 0 : load<u32>(q, L.GUEST_QUEUE_RX_POOL);
+  const pool = chainPool(q);
   const last = appendChain(pool, mbuf, load<u32>(q, L.GUEST_QUEUE_COALESCING_LAST), from, bytes);
   if (last == 0) return bad(q, pool == 0 ? L.GUEST_QUEUE_RX_TOO_BIG : L.GUEST_QUEUE_RX_NO_MBUF);
   store<u32>(q, last, L.GUEST_QUEUE_COALESCING_LAST);

@@ -54,6 +54,10 @@ export class NetvscRx implements RxBurst {
   readonly #port: number;
   readonly #ports: number;
   readonly #rxQueues: number;
+  /** What it sleeps on follows from these cells. */
+  #device = 0;
+  #event = 0;
+  #fds: readonly number[] = [];
 
   constructor(lcore: Lcore, description: QueueDescription) {
     this.#lcore = lcore;
@@ -101,10 +105,14 @@ export class NetvscRx implements RxBurst {
   }
 
   fds(): readonly number[] {
-    const u32 = this.#u32;
-    return [u32[(this.#port + interruptFd) >>> 2]!, u32[(this.#port + eventFd) >>> 2]!]
-      .filter((fd) => fd !== 0)
-      .map((fd) => fd - 1);
+    const device = this.#u32[(this.#port + interruptFd) >>> 2]!;
+    const event = this.#u32[(this.#port + eventFd) >>> 2]!;
+    if (device !== this.#device || event !== this.#event) {
+      this.#device = device;
+      this.#event = event;
+      this.#fds = [device, event].filter((fd) => fd !== 0).map((fd) => fd - 1);
+    }
+    return this.#fds;
   }
 
   close(): void {}

@@ -209,9 +209,14 @@ export class Channels implements NetvscSharing {
     });
   }
 
-  /** Longer packets than a buffer come as chains from now on, until the next opening: those that are on their way could not do without. */
-  async setChains(): Promise<void> {
-    await this.#everywhere((queue) => this.#device.queue(queue)?.set('rxChains', 1));
+  /** Longer packets than a buffer come as chains from now on, coalesced ones in `large` (addresses of pools), until the next opening:
+   *  those that are on their way could not do without. */
+  async setChains(large: readonly number[]): Promise<void> {
+    await this.#everywhere((queue) => {
+      const memory = this.#device.queue(queue);
+      memory?.set('rxLargePool', large[queue] ?? 0);
+      memory?.set('rxChains', 1);
+    });
   }
 
   release(): void {

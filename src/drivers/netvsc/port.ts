@@ -179,12 +179,17 @@ export class NetvscPort implements PortDriver {
     this.#tx[queue] = setup;
   }
 
+  get #largePools(): readonly number[] {
+    return this.#rx.map((setup) => setup?.largePool?.address ?? 0);
+  }
+
   async start(): Promise<void> {
     const { rxOffloads } = this.#config!;
     const chains = takesChains(rxOffloads);
     for (let queue = 0; queue < this.#found.queues; queue++) {
       const memory = this.#device.queue(queue)!;
       memory.set('rxPool', this.#rx[queue]?.pool.address ?? 0);
+      memory.set('rxLargePool', chains ? (this.#largePools[queue] ?? 0) : 0);
       memory.set('rxChains', chains ? 1 : 0);
       if (this.#arguments.rxExternal) this.#lend(memory);
       memory.limitSends(this.#tx[queue]?.descriptors ?? 1);
@@ -282,7 +287,7 @@ export class NetvscPort implements PortDriver {
     this.#config = { ...before, rxOffloads, txOffloads };
     try {
       // Coalesced packets may come from the moment on that the host is asked.
-      if (this.#started && takesChains(rxOffloads)) await this.#channels.setChains();
+      if (this.#started && takesChains(rxOffloads)) await this.#channels.setChains(this.#largePools);
       if (bits !== bitsBefore) await this.#work(this.#device.setOffloads(bits));
       if (this.#started) await this.#applyFilter();
     } catch (error) {

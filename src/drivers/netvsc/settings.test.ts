@@ -359,6 +359,43 @@ test('pieces of a coalesced packet: whole, or dropped and counted by what is wro
   assert.equal(rig.pool.available, rig.pool.count, 'no buffer is kept');
 });
 
+test('a coalesced packet is one large buffer; a chain where there is none, or it is too short; single frames take none', async (t) => {
+  const rig = await fakeRig(t, { prepare: ({ host }) => withRsc(host) });
+  const large = rig.createPool({ count: 1, room: 4096 + 128 });
+  await rig.start({}, 0, large);
+  assert.equal(rig.port.config!.rxOffloads, 0);
+  await rig.run(rig.port.setOffloads({ rxOffloads: TCP_LRO }));
+  const pieces = (bytes: Uint8Array) => {
+    const count = Math.ceil(bytes.length / 1000);
+    const flag = (i: number) => (i === 0 ? FIRST : i === count - 1 ? LAST : MIDDLE);
+    return Array.from({ length: count }, (_, i) => rndis(bytes.subarray(i * 1000, (i + 1) * 1000), piece(flag(i))));
+  };
+  const feed = async (...sent: Uint8Array[]): Promise<number[]> => {
+    transferAll(
+      rig,
+      sent.flatMap((frame) => (frame.length > 1514 ? pieces(frame) : [rndis(frame)])),
+    );
+    const got: number[] = [];
+    await rig.until('they came', () => {
+      got.push(...rig.receive());
+      return got.length === sent.length;
+    });
+    assert.deepEqual(
+      got.map((mbuf) => rig.mbufs.read(mbuf)),
+      sent,
+    );
+    const segments = got.map((mbuf) => rig.mbufs.segments(mbuf));
+    for (const mbuf of got) rig.mbufs.free(mbuf);
+    return segments;
+  };
+  const frame = (bytes: number, seed: number) => frameTo(rig.port.mac, bytes, seed);
+  assert.deepEqual(await feed(frame(100, 1), frame(3000, 2), frame(3000, 3)), [1, 1, 2], 'the second finds none');
+  assert.deepEqual(await feed(frame(3000, 4)), [1]);
+  assert.deepEqual(await feed(frame(5000, 5)), [2], 'more than its room');
+  assert.equal(rig.xstat('rx_q0_too_long_packets'), 0);
+  for (const pool of [large, rig.pool!]) assert.equal(pool.available, pool.count, 'no buffer is kept');
+});
+
 test('562 pieces are one packet, 563 are none', async (t) => {
   const rig = await started(t, {}, { rxOffloads: TCP_LRO });
   const short = (flags: number, i: number) => rndis(frameTo(rig.port.mac, 20, i), piece(flags), 64);

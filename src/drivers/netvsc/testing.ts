@@ -82,13 +82,13 @@ export class FakeRig {
     return this.port;
   }
 
-  /** Configures and starts the port, with one pool for all queues. */
-  async start(config: Partial<PortConfig> = {}, descriptors = 0): Promise<void> {
+  /** Configures and starts the port, with one pool for all queues, or two. */
+  async start(config: Partial<PortConfig> = {}, descriptors = 0, largePool?: Mempool): Promise<void> {
     const { port } = this;
     await this.run(port.configure({ rxQueues: 1, txQueues: 1, ...config }));
     this.pool ??= this.createPool();
     for (let queue = 0; queue < port.config!.rxQueues; queue++)
-      port.setupRxQueue(queue, { descriptors, pool: this.pool });
+      port.setupRxQueue(queue, { descriptors, pool: this.pool, ...(largePool && { largePool }) });
     for (let queue = 0; queue < port.config!.txQueues; queue++) port.setupTxQueue(queue, { descriptors });
     await this.run(port.start());
   }

@@ -16,6 +16,7 @@ const EBADFD = ERRNO.EBADFD!;
 /** Packets that are read at once to where they do not stay. */
 const LANDINGS = 32;
 const LANDING_BYTES = (TAP_PACKET_MAX + 63) & ~63;
+const NONE: readonly number[] = [];
 /** Memory for them. */
 export const LANDING_AREA_BYTES: number = LANDINGS * LANDING_BYTES;
 
@@ -40,6 +41,7 @@ export class TapRx implements RxBurst {
   readonly #capacities = new Int32Array(BATCH);
   readonly #limit: number;
   readonly #polls = new PollSet(1);
+  readonly #fds: readonly number[];
   /** What the last burst brought. */
   #last = 0;
 
@@ -51,6 +53,7 @@ export class TapRx implements RxBurst {
     this.#io = new TapIo(lcore.arena, setup.fd, { batch: BATCH });
     this.#limit = setup.landing === 0 ? BATCH : LANDINGS;
     this.#polls.add(setup.fd);
+    this.#fds = [setup.fd];
     if (setup.landing === 0) return;
     for (let i = 0; i < LANDINGS; i++) this.#addresses[i] = setup.landing + i * LANDING_BYTES;
     this.#capacities.fill(TAP_PACKET_MAX);
@@ -79,7 +82,7 @@ export class TapRx implements RxBurst {
   disarm(): void {}
 
   fds(): readonly number[] {
-    return this.#gone ? [] : [this.#setup.fd];
+    return this.#gone ? NONE : this.#fds;
   }
 
   close(): void {

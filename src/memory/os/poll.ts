@@ -77,8 +77,10 @@ export class PollSet {
    *  signal gives 0. Throws OsError. */
   wait(timeoutMs: number): number {
     const seconds = Math.floor(timeoutMs / 1000);
-    scratchView.setBigInt64(0, BigInt(seconds), true); // struct timespec
-    scratchView.setBigInt64(8, BigInt(Math.round((timeoutMs - seconds * 1000) * 1e6)), true);
+    scratchView.setInt32(0, seconds, true); // struct timespec
+    scratchView.setInt32(4, 0, true);
+    scratchView.setInt32(8, Math.round((timeoutMs - seconds * 1000) * 1e6), true);
+    scratchView.setInt32(12, 0, true);
     const ready = orError(pollCall(this.#memory.address, this.#count, timeoutMs < 0 ? 0 : scratch.address, 0));
     if (ready >= 0) return ready;
     for (let i = 0; i < this.#count; i++) this.#halves[i * 4 + 3] = 0;

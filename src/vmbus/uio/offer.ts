@@ -110,6 +110,8 @@ export class UioOffer implements VmbusOffer {
   readonly #polled = { opened: false, closed: false, interrupts: 0 };
   /** -1 while no uio driver has the device. */
   #listener = -1;
+  /** What fds() gives, and what it follows from. */
+  #fds: { listener: number; guest: number; list: readonly number[] } = { listener: -1, guest: -1, list: [] };
   #rescinded = false;
   #pid = 0;
   #guest = -1;
@@ -148,7 +150,14 @@ export class UioOffer implements VmbusOffer {
   }
 
   get fds(): readonly number[] {
-    return [this.#listener, this.#guest].filter((fd) => fd >= 0);
+    const fds = this.#fds;
+    if (fds.listener !== this.#listener || fds.guest !== this.#guest) {
+      this.#fds = {
+        ...{ listener: this.#listener, guest: this.#guest },
+        list: [this.#listener, this.#guest].filter((fd) => fd >= 0),
+      };
+    }
+    return this.#fds.list;
   }
 
   get guestPid(): number | undefined {
@@ -160,17 +169,16 @@ export class UioOffer implements VmbusOffer {
   }
 
   /** Costs one to two system calls: meant for wake-ups and a tick, not for every turn of a busy loop. */
-  poll(): { opened: boolean; closed: boolean; interrupts: number } {
+  poll(ready?: (fd: number) => boolean): { opened: boolean; closed: boolean; interrupts: number } {
     const polled = this.#polled;
     polled.opened = false;
     polled.interrupts = 0;
-    const open = this.#guest >= 0;
-    if (open) this.#readCommands();
+    if (this.#guest >= 0 && (ready === undefined || ready(this.#guest))) this.#readCommands(ready !== undefined);
     if (this.#guest >= 0) this.#readDoorbells();
     if (this.#owing) this.#send();
     polled.closed = this.#ended;
     this.#ended = false;
-    if (!polled.closed && this.#listener >= 0) this.#accept();
+    if (!polled.closed && this.#listener >= 0 && (ready === undefined || ready(this.#listener))) this.#accept();
     return polled;
   }
 
@@ -322,8 +330,9 @@ export class UioOffer implements VmbusOffer {
     this.#polled.opened = true;
   }
 
-  #readCommands(): void {
-    for (let i = 0; i < READS_MAX; i++) {
+  /** `once`: whether there is more is for the next look to find out. */
+  #readCommands(once = false): void {
+    for (let i = 0; i < (once ? 1 : READS_MAX); i++) {
       const length = receiveBytes(this.#guest, this.#input);
       if (length === -ERRNO.EAGAIN!) return;
       // 0 = closed; ECONNRESET = closed with interrupts from us unread.

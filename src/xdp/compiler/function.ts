@@ -1,7 +1,7 @@
 // One function of a program as the body of one WebAssembly function.
 import type { CheckedProgram, FunctionRange } from '../isa/check.js';
 import { slotsOf } from '../isa/code.js';
-import { type Block, blocksOf, components } from '../isa/flow.js';
+import { type Block, blocksOf, Components } from '../isa/flow.js';
 import { FAULT, faultWord } from '../isa/machine.js';
 import {
   CLASS,
@@ -179,7 +179,8 @@ export class FunctionCompiler {
   /** A loop around a br_table: any control flow. */
   #dispatched(): void {
     const emit = this.#emitter;
-    const order = components(this.#blocks, () => true, 0)
+    const order = new Components(this.#blocks)
+      .find(() => true, 0)
       .flat()
       .sort((a, b) => a - b);
     if (order.length > MAX_DISPATCHED)

@@ -1,6 +1,6 @@
 // From jumps to WebAssembly's nested blocks: an order of the basic blocks in which loops are contiguous, and where scopes
 // open and close.
-import { type Block, components } from '../isa/flow.js';
+import { type Block, Components } from '../isa/flow.js';
 
 /** Blocks `first` to `end - 1` of the order, entered only at the first. */
 interface Loop {
@@ -25,7 +25,7 @@ export interface Structure {
 }
 
 /** Loops inside each other that are structured; deeper ones cost more to order than a dispatcher does to run. */
-const MAX_NESTING = 64;
+const MAX_NESTING = 16;
 
 /** Topological order with contiguous loops, undefined where a loop has a second entry. */
 function orderBlocks(blocks: readonly Block[]): { order: number[]; loops: Loop[] } | undefined {
@@ -39,10 +39,11 @@ function orderBlocks(blocks: readonly Block[]): { order: number[]; loops: Loop[]
     if (target >= 0) predecessors[target]!.push(from);
   });
   let regions = 0;
+  const components = new Components(blocks);
   const reached = new Uint8Array(blocks.length);
   const walk = (entry: number, id: number, header: number, depth: number): boolean => {
     if (depth > MAX_NESTING) return false;
-    const found = components(blocks, (block) => region[block] === id, entry, header);
+    const found = components.find((block) => region[block] === id, entry, header);
     // All of them first: whether a loop is entered from outside shows only on blocks that are reached at all.
     if (header < 0) for (const members of found) for (const member of members) reached[member] = 1;
     for (const members of found) {

@@ -71,7 +71,7 @@ export function testMachine(memory: WebAssembly.Memory, budget = 5000): Machine 
 
 const OPERATIONS = Object.values(ALU).filter((operation) => operation !== ALU.NEG && operation !== ALU.END);
 const CONDITIONS = Object.values(JMP).filter(
-  (operation) => operation !== JMP.JA && operation !== JMP.CALL && operation !== JMP.EXIT && operation !== JMP.JCOND,
+  (operation) => operation !== JMP.JA && operation !== JMP.CALL && operation !== JMP.EXIT,
 );
 const SIZES = Object.values(SIZE);
 const ATOMICS = [ATOMIC.ADD, ATOMIC.OR, ATOMIC.AND, ATOMIC.XOR].flatMap((plain) => [plain, plain | ATOMIC.FETCH]);
@@ -112,7 +112,7 @@ function arithmetic([, a, b, c, imm, flag]: Draw): Insn {
 /** Base and offset: mostly inside of packet, context or stack, at times a little or far beside. */
 function place(a: number, b: number): [base: number, off: number] {
   const kind = a % 16;
-  if (kind < 8) return [10, -((b % 65) * 8) - ((b >> 8) % 8 === 0 ? (b >> 11) % 8 : 0)];
+  if (kind < 8) return [10, 0 - (b % 65) * 8 - ((b >> 8) % 8 === 0 ? (b >> 11) % 8 : 0)];
   if (kind < 14) return [9, (b % 60) - ((b >> 8) % 16 === 0 ? 4 : 0)];
   if (kind < 15) return [8, b % 26];
   return [b % 11, (b >> 4) - 0x800];
@@ -144,11 +144,11 @@ function memory([, a, b, c, imm, flag]: Draw): Insn {
 /** Instructions whose jumps and calls still say which item or function they lead to. */
 type Item = { insns: Insn[]; item?: number; function?: number };
 
-function itemOf(drawn: Draw, items: number, functions: number, straight: boolean): Item {
+function itemOf(drawn: Draw, items: number, functions: number): Item {
   const [kind, a, b, c, imm, flag] = drawn;
   if (kind < 45) return { insns: [arithmetic(drawn)] };
   if (kind < 52) return { insns: lddw(written(a), (BigInt(imm) << 32n) | BigInt(b)) };
-  if (kind < 78 || straight) return { insns: [memory(drawn)] };
+  if (kind < 78) return { insns: [memory(drawn)] };
   if (kind < 92) {
     const operand: Operand = flag ? imm : r(b % 11);
     const make = (c & 0x80) === 0 ? jump : jump32;
@@ -186,19 +186,64 @@ function link(functions: readonly Item[][]): Insn[] {
   );
 }
 
-/**
- * Well-formed programs with any control flow, reducible or not, that may fault. At entry they move r1 to r9 and r2 to r8.
- * `straight`: no jumps and calls, and nothing but r10 and constants as operands that a kernel would refuse.
- */
-export function programs(options: { straight?: boolean } = {}): fc.Arbitrary<CheckedProgram> {
-  const straight = options.straight === true;
+/** Well-formed programs with any control flow, reducible or not, that may fault. At entry they move r1 to r9 and r2 to r8. */
+export function programs(): fc.Arbitrary<CheckedProgram> {
   const body = fc.array(draw, { minLength: 1, maxLength: 40 });
-  return fc.array(body, { minLength: 1, maxLength: straight ? 1 : 4 }).map((bodies) => {
+  return fc.array(body, { minLength: 1, maxLength: 4 }).map((bodies) => {
     const functions = bodies.map((draws, index) => {
       const head: Item[] = index === 0 ? [{ insns: [mov(9, r(1)), mov(8, r(2))] }] : [{ insns: [mov(9, r(1))] }];
       const items = draws.length + 2;
-      return [...head, ...draws.map((drawn) => itemOf(drawn, items, bodies.length, straight)), { insns: [exit()] }];
+      return [...head, ...draws.map((drawn) => itemOf(drawn, items, bodies.length)), { insns: [exit()] }];
     });
     return checkProgram(link(functions), { rules: 'rfc' });
+  });
+}
+
+/** One instruction that a kernel's verifier can follow: numbers in r0 to r7, r9 the packet, jumps forward only. */
+function acceptableItem([kind, a, b, c, imm, flag]: Draw, at: number, items: number): Item {
+  if (kind < 60) {
+    const insn = arithmetic([kind, a, b, c, imm, flag]);
+    const dst = a % 8;
+    if ((insn.code & SOURCE_REGISTER) !== 0 && (insn.code & 0xf0) !== ALU.END)
+      return { insns: [{ ...insn, dst, src: insn.src % 8 }] };
+    const operation = insn.code & 0xf0;
+    const width = flag ? 63 : 31;
+    const shifts = operation === ALU.LSH || operation === ALU.RSH || operation === ALU.ARSH;
+    const divides = operation === ALU.DIV || operation === ALU.MOD;
+    return { insns: [{ ...insn, dst, imm: shifts ? insn.imm & width : divides && insn.imm === 0 ? 1 : insn.imm }] };
+  }
+  if (kind < 85) {
+    const size = pick(SIZES, c);
+    // The stack by whole words, which are all written at the start; the packet by any of its bytes.
+    const [base, off] = flag ? [10, -8 * (1 + (b % 8))] : [9, b % 56];
+    const load = ldx(size, a % 8, base, off, size !== SIZE.DW && (c & 0x10) !== 0 ? MODE.MEMSX : MODE.MEM);
+    if ((c & 0x60) === 0) return { insns: [load] };
+    if ((c & 0x60) === 0x20) return { insns: [st(size, base, off, imm)] };
+    if ((c & 0x60) === 0x40 || !flag) return { insns: [stx(size, base, off, a % 8)] };
+    const operation = pick([...ATOMICS, ATOMIC.XCHG, ATOMIC.CMPXCHG], c >> 7);
+    return { insns: [atomic((c & 8) === 0 ? SIZE.DW : SIZE.W, operation, base, off, a % 8)] };
+  }
+  if (kind < 90) return { insns: lddw(a % 8, (BigInt(imm) << 32n) | BigInt(b)) };
+  const operand: Operand = flag ? imm : r(b % 8);
+  const make = (c & 0x80) === 0 ? jump : jump32;
+  return { insns: [make(pick(CONDITIONS, c), (b >> 4) % 8, operand, 0)], item: at + 1 + (a % (items - at - 1)) };
+}
+
+/**
+ * Programs without loops that a kernel mostly accepts: `kernel` takes an XDP context and checks for 64 bytes of packet, `ours`
+ * is the same with the packet's bounds in r1 and r2. Slots differ.
+ */
+export function acceptable(): fc.Arbitrary<{ kernel: readonly Insn[]; ours: CheckedProgram }> {
+  const seeds = fc.array(fc.integer(), { minLength: 8, maxLength: 8 });
+  return fc.tuple(seeds, fc.array(draw, { minLength: 1, maxLength: 60 })).map(([numbers, draws]) => {
+    const start = [
+      ...[1, 2, 3, 4, 5, 6, 7, 8].map((word) => st(SIZE.DW, 10, -8 * word, numbers[word - 1]!)),
+      ...numbers.map((number, register) => mov(register, number)),
+    ];
+    const bounds = [mov(8, r(9)), alu(ALU.ADD, 8, 64), jump(JMP.JLE, 8, r(2), 2), mov(0, 0), exit()];
+    const body: Item[] = draws.map((drawn, at) => acceptableItem(drawn, at, draws.length + 1));
+    const linked = link([[...body, { insns: [exit()] }]]);
+    const kernel = [ldx(SIZE.W, 9, 1, 0), ldx(SIZE.W, 2, 1, 4), ...bounds, ...start, ...linked];
+    return { kernel, ours: checkProgram([mov(9, r(1)), ...bounds, ...start, ...linked], { rules: 'kernel' }) };
   });
 }

@@ -106,6 +106,7 @@ function checkArithmetic(at: Checker, options: CheckOptions): void {
   if (operation === ALU.NEG) {
     if (fromRegister) at.unknown();
     at.zero('src', 'off', 'imm');
+    return;
   }
   if (operation === ALU.END) {
     if (wide && fromRegister) at.unknown();
@@ -146,6 +147,7 @@ function checkCall(at: Checker, options: CheckOptions): void {
     if (insn.dst !== 0 || insn.src !== 0) at.zero('imm');
     const register = callxRegister(insn);
     if (register < 0 || register > FRAME_POINTER) at.fail('dst', `the register must be r0 to r10, it is r${register}`);
+    return;
   }
   if (insn.code !== CODE.CALL) at.unknown();
   at.zero('dst', 'off');
@@ -160,7 +162,7 @@ function checkJump(at: Checker, options: CheckOptions): void {
     checkCall(at, options);
     return;
   }
-  if (operation === JMP.JCOND) at.fail('code', 'may_goto is a kernel extension, not in RFC 9669');
+  if (insn.code === CODE.MAY_GOTO) at.fail('code', 'may_goto is a kernel extension, not in RFC 9669');
   if (insn.code === CODE.EXIT) {
     at.zero('dst', 'src', 'off', 'imm');
     return;
@@ -242,6 +244,7 @@ function checkMemory(at: Checker): void {
     at.writes('dst');
     at.reads('src');
     at.zero('imm');
+    return;
   }
   at.reads('dst');
   if (kind === CLASS.ST) {

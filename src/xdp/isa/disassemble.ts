@@ -104,8 +104,7 @@ function atomic(insn: Insn, bits: number): string {
   if (known === undefined) return unknown(insn);
   if ((insn.imm & ATOMIC.FETCH) !== 0)
     return `${letter}${insn.src} = atomic_fetch_${known[1]}((u${bits} *)(${place}), ${letter}${insn.src})`;
-  // The form that version 1 of the instruction set knows: whole registers, as in loads and stores.
-  return `lock *(u${bits} *)(${place}) ${known[0]} r${insn.src}`;
+  return `lock *(u${bits} *)(${place}) ${known[0]} ${letter}${insn.src}`;
 }
 
 function memory(insn: Insn): string {
@@ -126,7 +125,7 @@ function load(insn: Insn, next: Insn | undefined): string {
   if (insn.code === CODE.LDDW) {
     const target = `r${insn.dst} = `;
     if (next === undefined) return `${target}<second half missing> ll`;
-    if (insn.src === IMM64.VALUE) return `${target}${immediate64(insn, next)} ll`;
+    if (insn.src === IMM64.VALUE) return `${target}${BigInt.asIntN(64, immediate64(insn, next))} ll`;
     if (insn.src === IMM64.MAP) return `${target}map[${insn.imm}] ll`;
     if (insn.src === IMM64.MAP_VALUE) return `${target}map[${insn.imm}].value ${signed(next.imm)} ll`;
     if (insn.src === IMM64.CODE) return `${target}code pc${step(insn.imm)} ll`;

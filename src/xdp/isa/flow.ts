@@ -49,55 +49,68 @@ export function blocksOf(insns: readonly Insn[], range: FunctionRange): Block[] 
   return blocks;
 }
 
-/**
- * Strongly connected components of the blocks that are `inside`, found from `entry`, in topological order: no edge leads
- * from a later to an earlier one. Edges to `without` are left out. Where the order is free, fall-through comes first.
- */
-export function components(
-  blocks: readonly Block[],
-  inside: (block: number) => boolean,
-  entry: number,
-  without = -1,
-): number[][] {
-  // Tarjan's algorithm with a stack of its own: functions may be a million instructions long.
-  const order = new Map<number, number>();
-  const low = new Map<number, number>();
-  const done = new Set<number>();
-  const open: number[] = [];
-  const found: number[][] = [];
-  const walk: { block: number; step: number }[] = [];
-  const enter = (block: number): void => {
-    order.set(block, order.size);
-    low.set(block, order.get(block)!);
-    open.push(block);
-    walk.push({ block, step: 0 });
-  };
-  enter(entry);
-  while (walk.length > 0) {
-    const top = walk.at(-1)!;
-    const { block } = top;
-    if (top.step < 2) {
-      const to = top.step === 0 ? blocks[block]!.target : blocks[block]!.next;
-      top.step++;
-      if (to < 0 || to === without || !inside(to)) continue;
-      if (!order.has(to)) enter(to);
-      else if (!done.has(to)) low.set(block, Math.min(low.get(block)!, order.get(to)!));
-      continue;
-    }
-    walk.pop();
-    const above = walk.at(-1);
-    if (above !== undefined) low.set(above.block, Math.min(low.get(above.block)!, low.get(block)!));
-    if (low.get(block) !== order.get(block)) continue;
-    const members: number[] = [];
-    for (;;) {
-      const member = open.pop()!;
-      done.add(member);
-      members.push(member);
-      if (member === block) break;
-    }
-    found.push(members.reverse());
+/** Finds strongly connected components of a function's blocks, time and again with the same memory. */
+export class Components {
+  readonly #blocks: readonly Block[];
+  /** When a block was entered, from 1; 0 before. */
+  readonly #order: Int32Array;
+  /** Earliest open block that is reached from it; -1 once its component is found. */
+  readonly #low: Int32Array;
+  /** Edges of a block that were followed. */
+  readonly #steps: Uint8Array;
+
+  constructor(blocks: readonly Block[]) {
+    this.#blocks = blocks;
+    this.#order = new Int32Array(blocks.length);
+    this.#low = new Int32Array(blocks.length);
+    this.#steps = new Uint8Array(blocks.length);
   }
-  return found.reverse();
+
+  /**
+   * Components of the blocks that are `inside`, found from `entry`, in topological order: no edge leads from a later to an
+   * earlier one. Edges to `without` are left out. Where the order is free, fall-through comes first.
+   */
+  find(inside: (block: number) => boolean, entry: number, without = -1): number[][] {
+    // Tarjan's algorithm with a stack of its own: functions may be a million instructions long.
+    const order = this.#order;
+    const low = this.#low;
+    const open: number[] = [];
+    const found: number[][] = [];
+    const walk: number[] = [];
+    let count = 0;
+    const enter = (block: number): void => {
+      order[block] = ++count;
+      low[block] = count;
+      this.#steps[block] = 0;
+      open.push(block);
+      walk.push(block);
+    };
+    enter(entry);
+    while (walk.length > 0) {
+      const block = walk.at(-1)!;
+      if (this.#steps[block]! < 2) {
+        const to = this.#steps[block]!++ === 0 ? this.#blocks[block]!.target : this.#blocks[block]!.next;
+        if (to < 0 || to === without || !inside(to)) continue;
+        if (order[to] === 0) enter(to);
+        else if (low[to]! > 0) low[block] = Math.min(low[block]!, order[to]!);
+        continue;
+      }
+      walk.pop();
+      const above = walk.at(-1);
+      if (above !== undefined) low[above] = Math.min(low[above]!, low[block]!);
+      if (low[block] !== order[block]) continue;
+      const members: number[] = [];
+      for (;;) {
+        const member = open.pop()!;
+        low[member] = -1;
+        members.push(member);
+        if (member === block) break;
+      }
+      found.push(members.reverse());
+    }
+    for (const members of found) for (const member of members) order[member] = 0;
+    return found.reverse();
+  }
 }
 
 /**
@@ -111,9 +124,11 @@ export function budgetCosts({ insns, functions }: CheckedProgram): Int32Array {
   for (const range of functions) {
     const blocks = blocksOf(insns, range);
     const component = new Int32Array(blocks.length).fill(-1);
-    components(blocks, () => true, 0).forEach((members, index) => {
-      for (const member of members) component[member] = index;
-    });
+    new Components(blocks)
+      .find(() => true, 0)
+      .forEach((members, index) => {
+        for (const member of members) component[member] = index;
+      });
     blocks.forEach((block, index) => {
       for (let slot = block.start; slot < block.end; slot += slotsOf(insns[slot]!)) {
         const insn = insns[slot]!;

@@ -111,11 +111,13 @@ export function regionAt(
   bytes: number,
   write: boolean,
 ): Region | undefined {
-  // Any 64-bit address: compared as a bigint, so that nothing wraps.
-  return regions.find(
-    ({ start, end, writable }) =>
-      address >= BigInt(start) && address + BigInt(bytes) <= BigInt(end) && (writable || !write),
-  );
+  // Any 64-bit address: what is left of it is below 2^32, and nothing wraps.
+  if (address < 0n || address > 0xffff_ffffn) return undefined;
+  const at = Number(address);
+  for (const region of regions) {
+    if (at >= region.start && at + bytes <= region.end && (region.writable || !write)) return region;
+  }
+  return undefined;
 }
 
 /** A program refers to something that only exists with a map table, or to a helper that is not there. */

@@ -40,8 +40,6 @@ export const JMP = {
   JLE: 0xb0,
   JSLT: 0xc0,
   JSLE: 0xd0,
-  /** may_goto of kernels since 6.9, not in the RFC. */
-  JCOND: 0xe0,
 } as const;
 
 /** Upper three bits of loads and stores. */
@@ -73,6 +71,8 @@ export const CODE = {
   CALL: CLASS.JMP | JMP.CALL,
   CALLX: CLASS.JMP | JMP.CALL | SOURCE_REGISTER,
   EXIT: CLASS.JMP | JMP.EXIT,
+  /** Of kernels since 6.9, not in the RFC. */
+  MAY_GOTO: 0xe5,
   /** Arithmetic END: to little-endian, to big-endian, always swapped. */
   LE: CLASS.ALU | ALU.END,
   BE: CLASS.ALU | ALU.END | SOURCE_REGISTER,

@@ -1,5 +1,6 @@
 // .BTF.ext: what is known about instructions: functions, source lines, CO-RE records. Sections are named by text.
 import * as wire from '../../wire/btf.js';
+import { BTF_KIND } from '../../wire/btf.js';
 import type { Struct } from '../../wire/struct.js';
 import type { SourceLine } from '../isa/program.js';
 import type { Btf } from './btf.js';
@@ -58,7 +59,11 @@ export function parseBtfExt(bytes: Uint8Array, btf: Btf): Map<string, SectionInf
   for (const [section, records] of functions) {
     for (const record of records) {
       const { instruction, type } = wire.BtfFunctionInfo.decode(record);
-      info(section).functions.set(slotOf(instruction, section), btf.type(type).id);
+      const { kind, id } = btf.type(type);
+      if (kind !== BTF_KIND.FUNC) {
+        throw new ObjectError(`function info: type ${type}: expected a function`, { section: SECTION });
+      }
+      info(section).functions.set(slotOf(instruction, section), id);
     }
   }
   const lines = part('line info', header.lineOffset, header.lineBytes, wire.BtfLineInfo as never);

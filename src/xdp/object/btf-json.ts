@@ -40,7 +40,8 @@ export function valueToJson(btf: Btf, type: number, bytes: Uint8Array): JsonValu
 export function jsonToValue(btf: Btf, type: number, json: JsonValue, options: JsonOptions = {}): Uint8Array {
   const name = options.name ?? 'value';
   if (options.base) checkSize(btf, type, options.base, name);
-  const bytes = options.base?.slice() ?? new Uint8Array(checkSize(btf, type, undefined, name));
+  // Not slice(): a Buffer's does not copy.
+  const bytes = options.base ? new Uint8Array(options.base) : new Uint8Array(checkSize(btf, type, undefined, name));
   new Maker(btf, bytes).make(type, json, { bitAt: 0, bitSize: 0, depth: 0, path: name });
   return bytes;
 }

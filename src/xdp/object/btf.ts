@@ -4,8 +4,9 @@ import * as wire from '../../wire/btf.js';
 import { BTF_KIND } from '../../wire/btf.js';
 import { nameOf, type Struct } from '../../wire/struct.js';
 import { type BtfArrayType, type BtfSectionType, type BtfType, isModifier } from './btf-types.js';
-import { reading, textAt } from './elf.js';
+import { reading } from './elf.js';
 import { ObjectError, quoted } from './errors.js';
+import { Texts } from './texts.js';
 
 export * from './btf-types.js';
 
@@ -18,7 +19,7 @@ const POINTER_BYTES = 8;
 export class Btf {
   /** By id; 0 is void. */
   readonly types: readonly BtfType[];
-  readonly #strings: Uint8Array;
+  readonly #strings: Texts;
   readonly #sections = new Map<string, BtfSectionType>();
 
   /** Reads a .BTF section. Throws ObjectError. */
@@ -37,7 +38,7 @@ export class Btf {
       }
       return bytes.subarray(base + offset, base + offset + size);
     };
-    this.#strings = part('strings', header.stringOffset, header.stringBytes);
+    this.#strings = new Texts(part('strings', header.stringOffset, header.stringBytes));
     const types = part('types', header.typeOffset, header.typeBytes);
     this.types = new Reader(types, base + header.typeOffset, this.#strings).read();
     for (const type of this.types) if (type.kind === BTF_KIND.DATASEC) this.#sections.set(type.name, type);
@@ -45,7 +46,7 @@ export class Btf {
 
   /** Text of the string section; undefined when there is none at `offset`. */
   text(offset: number): string | undefined {
-    return textAt(this.#strings, offset);
+    return this.#strings.at(offset);
   }
 
   /** Throws ObjectError when there is no such type. */
@@ -139,11 +140,11 @@ const kindWord = (type: BtfType): string => (type.kind === BTF_KIND.FWD ? 'incom
 class Reader {
   readonly #bytes: Uint8Array;
   readonly #start: number;
-  readonly #strings: Uint8Array;
+  readonly #strings: Texts;
   #at = 0;
   #typeAt = 0;
 
-  constructor(bytes: Uint8Array, start: number, strings: Uint8Array) {
+  constructor(bytes: Uint8Array, start: number, strings: Texts) {
     this.#bytes = bytes;
     this.#start = start;
     this.#strings = strings;
@@ -168,8 +169,8 @@ class Reader {
   }
 
   #name(offset: number): string {
-    const text = textAt(this.#strings, offset);
-    if (text === undefined) this.#bad(`name: no text at ${offset} of ${this.#strings.length} bytes`);
+    const text = this.#strings.at(offset);
+    if (text === undefined) this.#bad(`name: no text at ${offset} of ${this.#strings.bytes} bytes`);
     return text;
   }
 

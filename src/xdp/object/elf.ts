@@ -2,6 +2,7 @@
 import * as elf from '../../wire/elf.js';
 import { WireError } from '../../wire/struct.js';
 import { ObjectError, quoted } from './errors.js';
+import { Texts } from './texts.js';
 
 export interface Section {
   readonly index: number;
@@ -36,6 +37,8 @@ export interface ElfObject {
   /** By index; the first is empty. */
   readonly sections: readonly Section[];
   readonly symbols: readonly ObjectSymbol[];
+  /** Those that lie in a section, by its index. */
+  symbolsOf(section: number): readonly ObjectSymbol[];
   /** Index of a section -> what is to be relocated in it, in order of offset. */
   readonly relocations: ReadonlyMap<number, readonly Relocation[]>;
 }
@@ -48,18 +51,6 @@ export const OBJECT_LIMITS = {
   /** Bytes of all sections without content in the file. */
   zeros: 256 * 1024 * 1024,
 } as const;
-
-const utf8 = new TextDecoder();
-
-/** Bytes of a name. Without a limit, names that overlap in one long string would fill memory. */
-const LONGEST_TEXT = 1024;
-
-/** The text at `at`, up to the zero byte; undefined when there is none, or none that short. */
-export function textAt(bytes: Uint8Array, at: number): string | undefined {
-  if (at >= bytes.length) return undefined;
-  const end = bytes.subarray(at, at + LONGEST_TEXT + 1).indexOf(0);
-  return end < 0 ? undefined : utf8.decode(bytes.subarray(at, at + end));
-}
 
 /** Runs `read`; a layout that does not hold becomes an ObjectError of this place. */
 export function reading<T>(section: string | undefined, offset: number, read: () => T): T {
@@ -76,7 +67,8 @@ export function parseElf(bytes: Uint8Array): ElfObject {
   if (bytes.length > OBJECT_LIMITS.bytes) {
     throw new ObjectError(`expected at most ${OBJECT_LIMITS.bytes} bytes, got ${bytes.length}`);
   }
-  const file = bytes.slice();
+  // Not slice(): a Buffer's does not copy.
+  const file = new Uint8Array(bytes);
   const header = readHeader(file);
   const heads = readSectionHeaders(file, header);
   const names = heads[header.sectionNames];
@@ -85,15 +77,20 @@ export function parseElf(bytes: Uint8Array): ElfObject {
       `expected a string table in section ${header.sectionNames}, where the names of ${heads.length} sections should be`,
     );
   }
-  const nameBytes = contentOf(file, names, '(section names)');
+  const texts = new Texts(contentOf(file, names, '(section names)'));
   let zeros = 0;
+  let content = 0;
   const sections = heads.map((head, index): Section => {
-    const name = head.type === elf.ELF_SECTION_TYPE.NULL ? '' : textAt(nameBytes, head.name);
+    const name = head.type === elf.ELF_SECTION_TYPE.NULL ? '' : texts.at(head.name);
     if (name === undefined) {
-      throw new ObjectError(`name of section ${index}: no text at ${head.name} of ${nameBytes.length} bytes`);
+      throw new ObjectError(`name of section ${index}: no text at ${head.name} of ${texts.bytes} bytes`);
     }
     const size = whole(head.size, OBJECT_LIMITS.section, name, 'size');
     if (head.type === elf.ELF_SECTION_TYPE.NOBITS) zeros += size;
+    else content += size;
+    if (content > file.length) {
+      throw new ObjectError('expected sections that do not overlap: there are more bytes in them than in the file');
+    }
     if (zeros > OBJECT_LIMITS.zeros) {
       throw new ObjectError(`expected at most ${OBJECT_LIMITS.zeros} bytes of zeros in all`, { section: name });
     }
@@ -113,7 +110,16 @@ export function parseElf(bytes: Uint8Array): ElfObject {
     seen.add(name);
   }
   const symbols = readSymbols(sections, heads);
-  return { sections, symbols, relocations: readRelocations(sections, heads, symbols) };
+  const bySection = new Map<number, ObjectSymbol[]>();
+  for (const symbol of symbols) {
+    const list = bySection.get(symbol.section);
+    if (list) list.push(symbol);
+    else bySection.set(symbol.section, [symbol]);
+  }
+  return {
+    ...{ sections, symbols, symbolsOf: (section) => bySection.get(section) ?? [] },
+    relocations: readRelocations(sections, heads, symbols),
+  };
 }
 
 type Header = ReturnType<typeof elf.ElfHeader.decode>;
@@ -182,6 +188,7 @@ function readSymbols(sections: readonly Section[], heads: readonly SectionHeader
   if (strings?.type !== elf.ELF_SECTION_TYPE.STRTAB) {
     throw new ObjectError(`expected a string table in section ${head.link}`, { section: table.name });
   }
+  const texts = new Texts(strings.bytes);
   return entries(table, head, elf.ElfSymbol.size).map((at): ObjectSymbol => {
     const raw = elf.ElfSymbol.decode(table.bytes, at);
     const bad = (what: string): never => {
@@ -191,7 +198,7 @@ function readSymbols(sections: readonly Section[], heads: readonly SectionHeader
     const real = raw.section < elf.ELF_SECTION_INDEX.LORESERVE;
     if (real && raw.section >= sections.length) bad(`section ${raw.section}: there are ${sections.length}`);
     const target = real ? sections[raw.section]! : undefined;
-    const own = raw.name === 0 ? '' : textAt(strings.bytes, raw.name);
+    const own = raw.name === 0 ? '' : texts.at(raw.name);
     if (own === undefined) bad(`name: no text at ${raw.name} of ${strings.bytes.length} bytes`);
     const name = type === elf.ELF_SYMBOL_TYPE.SECTION && own === '' ? (target?.name ?? '') : own!;
     // Symbols of files and absolute values are nobody's business here.

@@ -54,7 +54,7 @@ export function readCode(
     relocations: relocationsOf(elf, section, lines),
     functions: [] as CodeFunction[],
   };
-  code.functions.push(...functionsOf(elf, section, code));
+  code.functions.push(...functionsOf(elf, section, code, namedFunctions(info, btf)));
   return code;
 }
 
@@ -114,16 +114,32 @@ function relocationsOf(
   return found;
 }
 
-function functionsOf(elf: ElfObject, section: Section, code: CodeSection): CodeFunction[] {
+/** Where function info says that functions begin, in order of slots. */
+function namedFunctions(info: SectionInfo | undefined, btf: Btf | undefined): { slot: number; name: string }[] {
+  if (!info || !btf) return [];
+  return [...info.functions].map(([slot, id]) => ({ slot, name: btf.type(id).name })).sort((a, b) => a.slot - b.slot);
+}
+
+function functionsOf(
+  elf: ElfObject,
+  section: Section,
+  code: CodeSection,
+  named: readonly { slot: number; name: string }[],
+): CodeFunction[] {
   const slots = code.insns.length;
   if (slots === 0) return [];
-  const here = elf.symbols.filter((symbol) => symbol.section === section.index && symbol.name !== '');
+  const here = elf.symbolsOf(section.index).filter(({ name }) => name !== '');
   let symbols = here.filter(({ type }) => type === ELF_SYMBOL_TYPE.FUNC);
   // Older compilers do not say what is a function; labels are local.
   if (symbols.length === 0) {
     symbols = here.filter(({ type, bind }) => type === ELF_SYMBOL_TYPE.NOTYPE && bind !== ELF_SYMBOL_BIND.LOCAL);
   }
-  // Without any symbol the section is one function.
+  // Without any symbol (stripped) function info knows, and without that the section is one function.
+  if (symbols.length === 0 && named[0]?.slot === 0 && named.at(-1)!.slot < slots) {
+    return named.map(({ slot: start, name }, i) => {
+      return { name, section: code, start, end: named[i + 1]?.slot ?? slots, global: true };
+    });
+  }
   if (symbols.length === 0) return [{ name: section.name, section: code, start: 0, end: slots, global: true }];
   const sorted = [...symbols].sort((a, b) => a.value - b.value || b.size - a.size);
   const functions: CodeFunction[] = [];

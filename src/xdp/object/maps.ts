@@ -118,8 +118,7 @@ const values = new WeakMap<Section, Map<string, number>>();
 function symbolValues(elf: ElfObject, section: Section): Map<string, number> {
   let found = values.get(section);
   if (!found) {
-    const here = elf.symbols.filter((symbol) => symbol.section === section.index);
-    found = new Map(here.map(({ name, value }) => [name, value]));
+    found = new Map(elf.symbolsOf(section.index).map(({ name, value }) => [name, value]));
     values.set(section, found);
   }
   return found;
@@ -282,8 +281,9 @@ class MapReader {
 /** Records without names: their symbols have them. */
 function legacyMaps(section: Section, elf: ElfObject, add: Add): void {
   const place = { section: section.name };
-  const symbols = elf.symbols
-    .filter(({ section: at, name }) => at === section.index && name !== '')
+  const symbols = elf
+    .symbolsOf(section.index)
+    .filter(({ name }) => name !== '')
     .filter(({ type }) => type === ELF_SYMBOL_TYPE.OBJECT || type === ELF_SYMBOL_TYPE.NOTYPE)
     .sort((a, b) => a.value - b.value);
   if (symbols.length === 0 || symbols.length > MAX_MAPS) {

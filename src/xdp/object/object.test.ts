@@ -268,7 +268,7 @@ const relocate = (type: number, symbol: string, offset = 0) => ({
 
 for (const [what, object, expected] of [
   ['nothing', new Uint8Array(0), /ELF64_HEADER: expected 64 bytes/],
-  ['text', text('#!/bin/sh'.repeat(10)), /magic: expected 0x464c457f|magic: expected 1179403647/],
+  ['text', text('#!/bin/sh'.repeat(10)), /magic: expected 0x464c457f, got 0x622f2123/],
   ['too much', new Uint8Array(OBJECT_LIMITS.bytes + 1), /expected at most 16777216 bytes/],
   ['32 bits', makeObject({ sections: [plain], header: { elfClass: 1 } }), /ELF class: expected 64-bit \(2\), got 1/],
   ['big-endian', makeObject({ sections: [plain], header: { data: 2 } }), /little-endian .*bpfel\), got 2/],
@@ -447,4 +447,44 @@ for (const [what, kind, access, code, expected] of [
 
 test('a CO-RE record about a type that is not there: refused', () => {
   refused(withCore(0, '0', { code: 0xb7 }, 99), /type 99: there are/);
+});
+
+test('the bytes of the file are not kept, in a Buffer neither', () => {
+  const bytes = Buffer.from(makeObject({ sections: [plain, { name: '.data', bytes: Uint8Array.of(1, 2, 3, 4) }] }));
+  const object = loadObject(bytes);
+  bytes.fill(0xff);
+  assert.deepEqual([...object.maps[0]!.data!], [1, 2, 3, 4]);
+  assert.equal(object.programs.length, 1);
+});
+
+test('an object without symbols: functions by function info', () => {
+  const make = (kind: number) => {
+    const w = new BtfWriter();
+    const proto = w.type(BTF_KIND.FUNC_PROTO, '', 0);
+    const ids = ['first', 'second'].map((name) => w.type(kind, name, proto));
+    w.type(BTF_KIND.TYPEDEF, 'xdp', proto);
+    const strings = new TextDecoder('latin1').decode(w.bytes());
+    const section = strings.indexOf('\0xdp\0') - strings.indexOf('\0first\0') + 1;
+    const records = concat([words(8), words(section, 2), words(0, ids[0]!), words(16, ids[1]!)]);
+    const header = BtfExtHeader.encode({
+      ...{ flags: 0, headerBytes: BtfExtHeader.size, functionOffset: 0, functionBytes: records.length },
+      ...{ lineOffset: 0, lineBytes: 0 },
+    });
+    return {
+      sections: [
+        codeSection('xdp', [ZERO, EXIT, { ...ZERO, imm: 1 }, EXIT]),
+        { name: '.BTF', bytes: w.bytes(), flags: 0 },
+        { name: '.BTF.ext', bytes: concat([header, records]), flags: 0 },
+      ],
+    };
+  };
+  const { programs } = load(make(BTF_KIND.FUNC));
+  assert.deepEqual(
+    programs.map(({ name, insns }) => [name, insns.length, insns[0]!.imm]),
+    [
+      ['first', 2, 0],
+      ['second', 2, 1],
+    ],
+  );
+  refused(make(BTF_KIND.TYPEDEF), /function info: type 2: expected a function/);
 });

@@ -1,12 +1,13 @@
 // An object as clang makes it, ready to be checked and run: programs, linked, and the maps that they refer to.
 
+import { ELF_SYMBOL_TYPE } from '../../wire/elf.js';
 import { checkProgram, InsnError } from '../isa/check.js';
 import { INSN_BYTES } from '../isa/code.js';
 import type { BpfProgram, ProgramType } from '../isa/program.js';
 import { Btf } from './btf.js';
 import { parseBtfExt, type SectionInfo } from './btf-ext.js';
 import type { JsonValue } from './btf-json.js';
-import { type ElfObject, parseElf, textAt } from './elf.js';
+import { type ElfObject, parseElf } from './elf.js';
 import { ObjectError, quoted } from './errors.js';
 import { type CodeFunction, type CodeSection, readCode } from './functions.js';
 import { type GlobalVariable, globalsOf, globalToJson, setGlobal } from './globals.js';
@@ -14,6 +15,7 @@ import { linkProgram, startingAt } from './link.js';
 import { type BpfMap, declareMaps, initialEntries, mapFinder } from './maps.js';
 import { type RunConfig, runConfigs } from './run-config.js';
 import { sectionMeaning } from './section-names.js';
+import { Texts } from './texts.js';
 
 export interface LoadOptions {
   /** Types of programs whose section's name does not tell, by name of the section or the program. */
@@ -97,6 +99,7 @@ class Loader {
   readonly #notes = new Set<string>();
   /** Programs by their entry. */
   readonly #entries: { readonly entry: CodeFunction; readonly type: ProgramType }[] = [];
+  readonly #programs = new Set<CodeFunction>();
   /** Functions of sections that were skipped. */
   readonly #skipped = new Set<string>();
   readonly #infos: ReadonlyMap<string, SectionInfo>;
@@ -138,14 +141,14 @@ class Loader {
     const license = elf.sections.find(({ name }) => name === LICENSE)?.bytes;
     const configs = runConfigs(this.#btf);
     for (const name of configs.keys()) {
-      if (!programs.some((program) => program.name === name)) {
+      if (!names.has(name)) {
         this.#note(`.xdp_run_config is about ${quoted(name)}, which is no XDP program of the object`);
       }
     }
     return new BpfObject({
       ...{ programs, maps: kept, runConfigs: configs, btf: this.#btf, notes: [...this.#notes] },
       globals: globalsOf(elf, kept, this.#btf),
-      license: license ? (textAt(license, 0) ?? '') : '',
+      license: license ? (new Texts(license).at(0) ?? '') : '',
     });
   }
 
@@ -156,7 +159,7 @@ class Loader {
     const told = this.#options.types ?? {};
     const toldHere = Object.hasOwn(told, name) ? told[name] : undefined;
     if (meaning.known && !meaning.type && !toldHere) {
-      const functions = this.#elf.symbols.filter((symbol) => symbol.section === index && symbol.type === 2);
+      const functions = this.#elf.symbolsOf(index).filter(({ type }) => type === ELF_SYMBOL_TYPE.FUNC);
       const names = functions.map((symbol) => quoted(symbol.name)).slice(0, 8);
       for (const symbol of functions) this.#skipped.add(`${index} ${symbol.value}`);
       this.#note(`section ${quoted(name)} skipped, not XDP: ${names.join(', ') || 'no programs'}`);
@@ -172,8 +175,10 @@ class Loader {
     for (const entry of code.functions) {
       if (!entry.global) continue;
       const type = Object.hasOwn(told, entry.name) ? told[entry.name] : usual;
-      if (type) this.#entries.push({ entry, type });
-      else if (name !== '.text') {
+      if (type) {
+        this.#entries.push({ entry, type });
+        this.#programs.add(entry);
+      } else if (name !== '.text') {
         this.#note(`program ${quoted(entry.name)} skipped: section ${quoted(name)} does not tell its type`);
       }
     }
@@ -185,7 +190,7 @@ class Loader {
     if (this.#skipped.has(key)) return key;
     const functions = this.#code.get(section)?.functions ?? [];
     const entry = startingAt(functions, offset / INSN_BYTES);
-    return this.#entries.find((one) => one.entry === entry)?.entry.name;
+    return entry && this.#programs.has(entry) ? entry.name : undefined;
   }
 
   #withoutSkipped(map: BpfMap): BpfMap {
