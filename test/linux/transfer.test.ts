@@ -21,6 +21,12 @@ async function counters(place: Place): Promise<ReadonlyMap<string, number>> {
   );
 }
 
+type KernelCounters = Record<'rx' | 'tx', { readonly packets: number }>;
+
+async function kernelCounters(place: Place): Promise<KernelCounters> {
+  return (JSON.parse(await place.ip('-j -s link show dev hv0')) as { stats64: KernelCounters }[])[0]!.stats64;
+}
+
 test(`${MEGABYTES} MiB by TCP, each way: the same hash at both ends`, { skip }, async (t) => {
   const host = await HostProcess.start(t);
   const places = await twoPlaces(t, host);
@@ -34,13 +40,14 @@ test(`${MEGABYTES} MiB by TCP, each way: the same hash at both ends`, { skip }, 
   );
   assert.equal((await talk(there, here, here.address6, MEGABYTES, 0)).equal, true);
   for (const place of places) {
+    // As -S has them; what the kernel counts itself agrees. Its own packets (neighbours, routers) come at any time.
+    const before = await kernelCounters(place);
     const all = await counters(place);
-    // As -S has them; what the kernel counts itself agrees.
-    const { stats64 } = JSON.parse(await place.ip('-j -s link show dev hv0'))[0] as {
-      stats64: Record<'rx' | 'tx', Record<'packets' | 'errors' | 'dropped', number>>;
-    };
-    assert.equal(stats64.rx.packets, all.get('kernel_rx_packets'));
-    assert.equal(stats64.tx.packets, all.get('kernel_tx_packets'));
+    const after = await kernelCounters(place);
+    for (const way of ['rx', 'tx'] as const) {
+      const count = all.get(`kernel_${way}_packets`)!;
+      assert.ok(before[way].packets <= count && count <= after[way].packets, `${way}: ${count}`);
+    }
     for (const [name, value] of all)
       if (/^(rx_bad_|rx_missed|rx_too_long|rx_kernel_refused|tx_failed|tx_too_big|tx_no_space)/.test(name))
         assert.equal(value, 0, name);
@@ -56,8 +63,9 @@ for (const mtu of [1280, 1500, 9000, 9202]) {
       [there.address, 28],
       [there.address6, 48],
     ] as const) {
+      // One that is late is sent for again, and may come, too.
       for (const bytes of [0, 1, 17, 18, 56, mtu - headers - 1, mtu - headers, mtu - headers + 1, 2 * mtu, 65_000])
-        assert.equal(await here.ping(target, bytes, 3), 3, `${bytes} bytes to ${target}`);
+        assert.ok((await here.ping(target, bytes, 3)) >= 3, `${bytes} bytes to ${target}`);
       // The largest that needs no fragments, and the first that does.
       const whole = ['-n', '-c', '1', '-w', '10', '-M', 'do', target, '-s'];
       assert.equal((await here.attempt('ping', ...whole, `${mtu - headers}`)).code, 0);

@@ -5,6 +5,7 @@ import type { PortInfo, PortOffloads } from '../../ethdev/types.js';
 import { OFFLOAD } from '../../memory/layout.js';
 import { MAX_QUEUES } from '../../netvsc/scaling.js';
 import { MAX_MTU, MIN_MTU, maxMtu, type NetvscInfo } from '../../netvsc/types.js';
+import { readOptionalAttribute } from '../../vmbus/uio/attributes.js';
 import { NDIS_HASH_TYPE, NDIS_RSS_CAPABILITY, NDIS_RSS_KEY_BYTES } from '../../wire/ndis.js';
 import { NVSP_VERSION, nvspVersionName } from '../../wire/nvsp.js';
 
@@ -113,4 +114,10 @@ export function portInfo(device: string, info: NetvscInfo, socket: number): Port
     channels: info.queues,
     reasons: reasonsOf(info),
   };
+}
+
+/** NUMA node of a device directory; -1: any, or unknown. */
+export function numaNode(path: string): number {
+  const text = readOptionalAttribute(`${path}/numa_node`) ?? '';
+  return /^[0-9]{1,4}$/.test(text) ? Number(text) : -1;
 }

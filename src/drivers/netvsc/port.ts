@@ -24,13 +24,12 @@ import { MAX_QUEUES, type RssSettings } from '../../netvsc/scaling.js';
 import type { NetvscEvent, NetvscInfo } from '../../netvsc/types.js';
 import { MICROSOFT_KEY } from '../../offload/rss.js';
 import type { VmbusDevice } from '../../vmbus/device.js';
-import { readOptionalAttribute } from '../../vmbus/uio/attributes.js';
 import { PACKET_FILTER } from '../../wire/oid.js';
 import type { QueueDescription } from './bursts.js';
 import { Channels } from './channels.js';
 import { type NetvscArguments, readArguments } from './devargs.js';
 import { Filters } from './filters.js';
-import { hashTypes, hostOffloads, offloadsOf, portInfo, USUAL_TYPES } from './info.js';
+import { hashTypes, hostOffloads, numaNode, offloadsOf, portInfo, USUAL_TYPES } from './info.js';
 import { PortStatistics } from './statistics.js';
 
 const { DIRECTED, ALL_MULTICAST, BROADCAST, PROMISCUOUS } = PACKET_FILTER;
@@ -496,9 +495,3 @@ export class NetvscPort implements PortDriver {
 
 /** Packets may be longer than a buffer of the pool. */
 const takesChains = (rxOffloads: number): boolean => (rxOffloads & (RX_OFFLOAD.SCATTER | RX_OFFLOAD.TCP_LRO)) !== 0;
-
-/** NUMA node of a device directory; -1: any, or unknown. */
-function numaNode(path: string): number {
-  const text = readOptionalAttribute(`${path}/numa_node`) ?? '';
-  return /^[0-9]{1,4}$/.test(text) ? Number(text) : -1;
-}
