@@ -127,7 +127,7 @@ test('Windows Server 2012: one channel, and no table', { skip }, async (t) => {
   await refuses('-L hv0 combined 2', 1, /requested channel count exceeds maximum/);
   await refuses('-x hv0', 1, /^Cannot get RX flow hash indirection table size: Operation not supported\nnetvsc: hv0: /);
   await refuses('-X hv0 equal 1', 1, /Operation not supported\n/);
-  await refuses('-K hv0 tx on', 1, /netvsc: tx-checksum-ipv4: the host does not offer/);
+  await refuses('-K hv0 lro on', 1, /netvsc: rx-lro: receive coalescing came with Windows Server 2019/);
 });
 
 test('the same name in two namespaces, and an interface under another name', { skip }, async (t) => {
