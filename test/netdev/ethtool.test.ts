@@ -73,7 +73,10 @@ test('Windows Server 2022: everything that is asked for is done, and packets go 
   await shows('-g hv0', /Current hardware settings:\nRX:\t\t1000\n[\s\S]*TX:\t\t100\n/);
   await shows('-x hv0', new RegExp(` {4}0: {6}3 {5}3 [\\s\\S]*RSS hash key:\n${key}\n`));
   await shows('-k hv0', /generic-receive-offload: off\nlarge-receive-offload: off\n/);
-  await shows('-n hv0 rx-flow-hash udp4', /^UDP over IPV4 flows use .*\nIP SA\nIP DA\n\n$/);
+  await shows(
+    '-n hv0 rx-flow-hash udp4',
+    /^UDP over IPV4 flows use .*\nIP SA\nIP DA\n\nnetvsc: hv0: sent and received packets are hashed so\n$/,
+  );
   await shows('-n hv0 rx-flow-hash tcp4', /IP DA\nL4 bytes 0 & 1 \[TCP\/UDP src port\]\n/);
   await reachable();
 

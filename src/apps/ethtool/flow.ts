@@ -1,5 +1,5 @@
 // Which fields of received packets are hashed: -n and -N. Filters, the other use of these options, hv_netvsc has none.
-import { FLOWS, type Flow } from '../../netdev/control.js';
+import { FLOWS, type Flow, type FlowHash } from '../../netdev/control.js';
 import { type Asked, badArguments, byIoctl, type Command, ioctlFailure, NoSuchInterface } from './types.js';
 import { parseU32 } from './words.js';
 
@@ -36,7 +36,9 @@ export const showFlow: Command = async (asked) => {
   if (asked.words.length !== 2 && !inContext) throw badArguments();
   return byIoctl(asked, 1, CANNOT_GET, async (remote) => {
     if (inContext && parseU32(context!) !== 0) return say(asked, `${CANNOT_GET}: Operation not supported`);
-    asked.out(flowText(flow, isOurs(flow) ? (await remote.flowHash(flow)).level : undefined));
+    const hash = isOurs(flow) ? await remote.flowHash(flow) : undefined;
+    asked.out(flowText(flow, hash?.level));
+    if (hash) asked.err(`netvsc: ${asked.name}: ${directions(hash)}\n`);
     return 0;
   });
 };
@@ -46,6 +48,10 @@ export function flowText(flow: string, level: 'L3' | 'L4' | undefined): string {
   const fields = level === undefined ? '' : level === 'L3' ? L3 : L3 + L4;
   return `${FLOW_NAMES[flow]} use these fields for computing Hash flow key:\n${fields}\n`;
 }
+
+/** What ethtool has no words for: hv_netvsc hashes sent packets only. */
+const directions = ({ receive }: FlowHash): string =>
+  receive ? 'sent and received packets are hashed so' : 'sent packets are hashed so, received ones as the host likes';
 
 async function showRings(asked: Asked): Promise<number> {
   let reason = 'Operation not supported';
