@@ -8,6 +8,7 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, writeSync } from 'node:fs';
 import { release } from 'node:os';
 import { after, before, test } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
 import { VNET_HEADER_BYTES } from '../datapath/datapath.js';
 import { PACKET_FLAG } from '../memory/layout.js';
@@ -28,6 +29,7 @@ const LAST = frameOfType(ETHER_TYPE_LAST);
 /** Below MTU 9000 and its tags. */
 const MTU = 9000;
 const PATIENCE_MS = 3000;
+const ATTEMPTS = 5;
 
 function frameOfType(type: number): Uint8Array {
   const frame = new Uint8Array(60);
@@ -171,12 +173,17 @@ after(() => {
   setAffinity(home);
 });
 
-/** Compares a poll. */
+/** Compares a poll. The kernel's may be cut in two where its thread gets the CPU in the middle (a busy machine, throttled
+ *  real-time threads): then it is asked again. What it does differently it does so every time. */
 function compare(kernel: KernelGro, rig: GroRig, strip: boolean, frames: readonly Uint8Array[]): void {
-  const theirs = kernel.poll(frames).map(kernelRow);
   const inputs = frames.map((bytes) => (strip ? stripped(bytes) : { bytes }));
   const ours = [...rig.receive(inputs), ...rig.flush()].map(ourRow);
-  assert.deepEqual(ours, theirs);
+  for (let attempt = 1; ; attempt++) {
+    const theirs = kernel.poll(frames).map(kernelRow);
+    if (attempt < ATTEMPTS && !isDeepStrictEqual(ours, theirs)) continue;
+    assert.deepEqual(ours, theirs);
+    return;
+  }
 }
 
 for (const udp of [false, true]) {
