@@ -119,8 +119,13 @@ export class Channels implements NetvscSharing {
     for (let queue = 0; queue < MAX_QUEUES; queue++) {
       for (const cell of ['queue', 'doorbell', 'interruptFd'] as const) this.#set(queue, cell, 0);
     }
-    wakeSleepers(this.#context, this.#ports, this.#rxQueues, true);
+    this.wakeAll();
     return true;
+  }
+
+  /** Wakes every thread that sleeps on a queue, so that it sees what has become of the port. */
+  wakeAll(): void {
+    wakeSleepers(this.#context, this.#ports, this.#rxQueues, true);
   }
 
   /** Resolves as `work` does; meanwhile this thread does what the device needs to get an answer. */

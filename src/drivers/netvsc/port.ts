@@ -203,6 +203,7 @@ export class NetvscPort implements PortDriver {
   async stop(): Promise<void> {
     this.#started = false;
     this.#channels.started = false;
+    this.#channels.wakeAll();
     await this.#work(this.#device.setPacketFilter(0)).catch((error: Error) => this.#log(error.message));
     await this.#channels.drained(DRAIN_MS);
   }
