@@ -39,6 +39,9 @@ test('a larger MTU is there for the first packet that needs it; a refused one le
   assert.match(here.up!.said, /MTU: the host refused 20000, it gave 1500; it stays 1500/);
 });
 
+/** Packets that a queue pair hands over at once. */
+const BURST = 64;
+
 test('the host takes large sends back: those that wait already are cut here, and arrive', { skip }, async (t) => {
   const host = await HostProcess.start(t);
   const [here, there] = await twoPlaces(t, host);
@@ -54,7 +57,9 @@ test('the host takes large sends back: those that wait already are cut here, and
   const after = await counters(control);
   const cut = ['tx_cut', 'tx_cut_segments', 'tx_cut_failed', 'tx_too_big'].map((name) => after.get(name)!);
   t.diagnostic(`cut ${cut[0]} into ${cut[1]}`);
-  assert.deepEqual(cut.slice(2), [0, 0]);
+  assert.equal(cut[2], 0);
+  // A burst that was handed to the driver at that very moment is not cut any more: dropped, counted, sent again by TCP.
+  assert.ok(cut[3]! <= BURST, `${cut[3]} too large for the device`);
   const states = new Map((await control.features()).map((state) => [state.name, state]));
   assert.equal(states.get('tx-tcp-segmentation')!.on, false);
   assert.deepEqual(await talk(here, there, there.address6, 4, 50), { equal: true, answered: 50, damaged: 0 });
